@@ -1,0 +1,138 @@
+"""The gate that every request under ``/api/v1`` passes, in this order: host, key, scope, query, body.
+
+``Route`` is the class of all our routes, so that a new one cannot forget it (``tests/contract/test_access.py`` walks
+the OpenAPI document). A route asks for another scope than its method's by ``needs``; a door that reads its own body
+says so with ``reads_body``.
+"""
+
+import re
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from headway.access.principal import EVERYONE, Principal, Scope
+from headway.core import body, json_text, validation
+from headway.core.errors import ForbiddenError, InvalidInputError, Issue, UnsupportedEncodingError
+
+SMALL_BODY_BYTES = 1024 * 1024
+SCOPE_EXTENSION = "x-headway-scope"
+
+_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+def needs(scope: Scope, **extra: Any) -> dict[str, Any]:
+    """Return the ``openapi_extra`` of a route that needs another scope than its method says."""
+    return {SCOPE_EXTENSION: scope.value, **extra}
+
+
+async def admit(request: Request, scope: Scope) -> Principal:
+    """Let a request in, or say why not.
+
+    Raises:
+        ForbiddenError: from outside while keys are off, or the key lacks the scope.
+        UnauthorizedError: no valid key.
+    """
+    if request.app.state.settings.auth == "none":
+        check_local(request)
+        principal = EVERYONE
+    else:
+        principal = await request.app.state.key_ring.authenticate(request.headers.get("authorization"))
+        if scope not in principal.scopes:
+            raise ForbiddenError(f"this needs a key with the scope {scope.value}", code="scope_missing")
+    request.state.principal = principal
+    return principal
+
+
+def check_local(request: Request) -> None:
+    """Keep browsers' tricks and proxies away from a service without keys.
+
+    Raises:
+        ForbiddenError: the request was not addressed to this machine, or came through a proxy.
+    """
+    if not _LOCAL_HOST.fullmatch(request.headers.get("host", "")):
+        detail = "without keys only the hosts localhost, 127.0.0.1 and [::1] are served; set HEADWAY_AUTH=keys"
+        raise ForbiddenError(detail, code="host_not_local")
+    if any(header in request.headers for header in _PROXY_HEADERS):
+        detail = "without keys no request through a proxy is served; set HEADWAY_AUTH=keys"
+        raise ForbiddenError(detail, code="proxied")
+
+
+class _LoadedRequest(Request):
+    """A request whose JSON body has been read and checked."""
+
+    async def json(self) -> Any:
+        return self.state.json
+
+
+class Route(APIRoute):
+    """A route behind the gate."""
+
+    @property
+    def scope(self) -> Scope:
+        """Return what a key needs for this route: read to look, admin to write, unless the route says otherwise."""
+        wanted = (self.openapi_extra or {}).get(SCOPE_EXTENSION)
+        return Scope(wanted) if wanted else Scope.READ if "GET" in (self.methods or ()) else Scope.ADMIN
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler: the gate around FastAPI's own."""
+        inner = super().get_route_handler()
+        known = {parameter.alias for parameter in _query_parameters(self)}
+        has_body = self.body_field is not None
+
+        async def handler(request: Request) -> Response:
+            await admit(request, self.scope)
+            _check_query(request, known)
+            if not has_body:
+                return await inner(request)
+            request = _LoadedRequest(request.scope, request.receive)
+            with body.Reservation(request.app.state.in_flight) as reservation:
+                document = await body.read(request, limit=SMALL_BODY_BYTES, reservation=reservation)
+                request._body = document  # noqa: SLF001 - how Starlette's documentation replaces a body
+                request.state.json = json_text.parse(document)
+                _check_content_type(request)
+                return await inner(request)
+
+        return handler
+
+
+def router(**options: Any) -> APIRouter:
+    """Return a router whose routes are behind the gate."""
+    return APIRouter(route_class=Route, **options)
+
+
+def _query_parameters(route: APIRoute) -> list[Any]:
+    return get_flat_dependant(route.dependant, skip_repeats=True).query_params
+
+
+def _check_query(request: Request, known: set[str]) -> None:
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        wanted = ", ".join(sorted(known)) or "none"
+        issues = [
+            Issue(
+                validation.json_pointer(("query", validation.printable(name))),
+                "unknown_parameter",
+                f"is not a parameter; known are: {wanted}",
+            )
+            for name in unknown
+        ]
+        raise InvalidInputError(f"unknown query parameters; known are: {wanted}", issues=issues)
+
+
+def _check_content_type(request: Request) -> None:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not (media == "application/json" or (media.startswith("application/") and media.endswith("+json"))):
+        raise UnsupportedEncodingError("Content-Type must be application/json", code="unsupported_media_type")
+
+
+def _caller(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+Caller = Annotated[Principal, Depends(_caller)]

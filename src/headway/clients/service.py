@@ -1,0 +1,97 @@
+"""Makes, changes and deactivates clients, and finds the one that a path or filter names."""
+
+import secrets
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from headway.access.principal import Principal
+from headway.clients import queries
+from headway.clients.models import Client
+from headway.clients.schemas import ClientChanges, NewClient
+from headway.core import clock, ids
+from headway.core.errors import ForbiddenError, NotFoundError
+from headway.core.text import slugify
+from headway.core.validation import UUID_PATTERN
+
+
+class UnknownClientError(NotFoundError):
+    """Client not found."""
+
+    code = "client_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such client, by id or slug")
+
+
+def new_ping_key() -> str:
+    """Return a new credential for a client's ping URLs."""
+    return secrets.token_urlsafe(16)
+
+
+def reference(client: str) -> UUID | str:
+    """Return an id where a text is one, else the slug it must be."""
+    return UUID(client) if UUID_PATTERN.fullmatch(client) else client
+
+
+async def get_client(session: AsyncSession, *, client: str, principal: Principal, lock: bool = False) -> Client:
+    """Return a client by id or slug.
+
+    Raises:
+        UnknownClientError: there is none that this caller may see.
+    """
+    found = await queries.find_client(session, client=reference(client), lock=lock)
+    if found is None or not principal.sees(found.id):
+        raise UnknownClientError
+    return found
+
+
+async def create_client(session: AsyncSession, *, new: NewClient, principal: Principal) -> Client:
+    """Store a new client.
+
+    Raises:
+        ForbiddenError: the key is bound to another client.
+        ConflictError: its name or slug is taken.
+    """
+    if not principal.may_make_clients:
+        raise ForbiddenError("only a key that is bound to no client makes clients", code="key_bound")
+    now = clock.now()
+    client = Client(
+        id=ids.new_id(),
+        slug=new.slug or slugify(new.name, "client"),
+        name=new.name,
+        tags=new.tags or [],
+        is_active=True,
+        ping_key=new_ping_key(),
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(client)
+    await session.flush()
+    return client
+
+
+async def change_client(session: AsyncSession, *, client: Client, changes: ClientChanges) -> Client:
+    """Apply changes; null is the same as absent, as no column of a client can be empty."""
+    return await _set(session, client, changes.model_dump(exclude_none=True))
+
+
+async def deactivate_client(session: AsyncSession, *, client: Client) -> Client:
+    """Take a client out of the standard lists; its history stays, its keys and ping URLs are refused meanwhile."""
+    return await _set(session, client, {"is_active": False})
+
+
+async def rotate_ping_key(session: AsyncSession, *, client: Client) -> Client:
+    """Give a client a new ping key; the old one is refused from now on."""
+    return await _set(session, client, {"ping_key": new_ping_key()})
+
+
+async def _set(session: AsyncSession, client: Client, values: dict[str, Any]) -> Client:
+    changed = {name: value for name, value in values.items() if getattr(client, name) != value}
+    for name, value in changed.items():
+        setattr(client, name, value)
+    if changed:
+        client.updated_at = clock.now()
+    await session.flush()
+    return client

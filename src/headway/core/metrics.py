@@ -1,0 +1,58 @@
+"""What the service counts of itself, for Prometheus, added up over all API processes.
+
+The processes share a directory of memory-mapped files (``PROMETHEUS_MULTIPROC_DIR``, set before this is imported; see
+``serve.py``). Labels are route templates and fixed words, never paths, so that their number is bounded.
+"""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The counters of one process."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, shared_dir: str | None = None) -> None:
+        registry = CollectorRegistry() if registry is None else registry
+        self._registry = registry
+        self._shared_dir = shared_dir
+        self.requests = Counter(
+            "headway_http_requests", "Requests by route and status", ["method", "route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "headway_http_request_seconds", "Time to answer", ["method", "route"], buckets=_SECONDS, registry=registry
+        )
+        self.observations = Counter(
+            "headway_observations", "Observations by source and what became of them", ["source", "result"], registry=registry
+        )
+        self.unknown_words = Counter(
+            "headway_unknown_status_words", "Status words of a source that Headway does not know", ["source"], registry=registry
+        )
+        self.waiting = Gauge(
+            "headway_ingest_queue", "Single reports waiting for a transaction", registry=registry, multiprocess_mode="livesum"
+        )
+        self.bytes_in_flight = Gauge(
+            "headway_body_bytes_in_flight", "Bytes of request bodies held", registry=registry, multiprocess_mode="livesum"
+        )
+
+    def count_request(self, *, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self.requests.labels(method, route, str(status)).inc()
+        self.seconds.labels(method, route).observe(seconds)
+
+    def count_observations(self, source: str, results: Mapping[str, int]) -> None:
+        """Count what became of observations."""
+        for result, number in results.items():
+            if number:
+                self.observations.labels(source, result).inc(number)
+
+    def exposition(self) -> bytes:
+        """Return all counters of all processes in Prometheus' text format."""
+        if self._shared_dir is None:
+            return generate_latest(self._registry)
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone, path=self._shared_dir)  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)

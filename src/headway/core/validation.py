@@ -1,0 +1,226 @@
+"""What input must look like before anything is done with it, and how a refusal is worded.
+
+Holds the field types that the wire models share, the checks that apply to any JSON (NUL, lone surrogates, numbers that
+no column or jsonb takes), and the translation of Pydantic's errors into ours. Callers are the request gate, the batch
+parser and the doors. No refusal repeats the value it refuses (``tests/contract/test_bad_input.py``).
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from headway.core import clock
+from headway.core.errors import Issue
+
+MAX_DEPTH = 64
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+FUTURE = timedelta(days=1)
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?P<offset>[Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
+
+# Pydantic's error type: our code and what to say. {expected} and the like come from the error's context.
+_CODES: Mapping[str, tuple[str, str]] = {
+    "missing": ("missing", "is required"),
+    "extra_forbidden": ("unknown_field", "is not a known field"),
+    "json_invalid": ("invalid_json", "is not JSON"),
+    "string_too_long": ("too_long", "must have at most {max_length} characters"),
+    "string_too_short": ("too_short", "must have at least {min_length} characters"),
+    "too_long": ("too_long", "must have at most {max_length} items"),
+    "too_short": ("too_short", "must have at least {min_length} items"),
+    "enum": ("unknown_value", "must be {expected}"),
+    "literal_error": ("unknown_value", "must be {expected}"),
+    "greater_than_equal": ("out_of_range", "must be {ge} or more"),
+    "greater_than": ("out_of_range", "must be more than {gt}"),
+    "less_than_equal": ("out_of_range", "must be {le} or less"),
+    "less_than": ("out_of_range", "must be less than {lt}"),
+    "int_parsing_size": ("out_of_range", "is too large a number"),
+    "finite_number": ("not_a_number", "must be a finite number"),
+    "string_pattern_mismatch": ("invalid_format", "does not have the required form"),
+}
+
+
+class Wire(BaseModel):
+    """Base of what callers send: unknown fields are refused, so that typing errors are seen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def parse_time(text: str) -> datetime:
+    """Parse an RFC 3339 time into UTC, cut to microseconds.
+
+    Raises:
+        PydanticCustomError: with the code of what is wrong.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise PydanticCustomError("invalid_time", "must be an RFC 3339 time such as 2026-01-31T06:00:00Z")
+    if match["offset"] is None:
+        raise PydanticCustomError("time_without_offset", "must carry an offset: Z, or +02:00 and the like")
+    try:
+        time = datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("invalid_time", "is no such time") from None
+    if time < clock.EPOCH:
+        raise PydanticCustomError("time_out_of_range", "must not be before 1970")
+    return time
+
+
+def check_not_future(time: datetime, now: datetime, ahead: timedelta = FUTURE) -> None:
+    """Refuse a time that lies too far ahead.
+
+    Raises:
+        PydanticCustomError: it does.
+    """
+    if time > now + ahead:
+        raise PydanticCustomError("time_out_of_range", "must not lie more than a {days} ahead", {"days": "day" if ahead == FUTURE else "year"})
+
+
+def _time(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("invalid_type", "must be a text with an RFC 3339 time")
+    return parse_time(value)
+
+
+def _uuid(value: object) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str) or not UUID_PATTERN.fullmatch(value):
+        raise PydanticCustomError("invalid_uuid", "must be a UUID")
+    return UUID(value)
+
+
+def _http_url(value: str) -> str:
+    if not is_http_url(value):
+        raise PydanticCustomError("invalid_url", "must be an http:// or https:// URL")
+    return value
+
+
+def is_http_url(value: str) -> bool:
+    """Tell whether a text is a URL that a browser can follow."""
+    return _URL.fullmatch(value) is not None
+
+
+UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_URL = re.compile(r"https?://[^\s/?#]+[^\s\x00-\x20]*", re.IGNORECASE)
+
+def format_time(time: datetime) -> str:
+    """Return a time as the API shows it: RFC 3339, UTC, ``Z``, with microseconds where there are any."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, BeforeValidator(_time, json_schema_input_type=datetime)]
+# A time as the API shows it.
+UtcTime = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Uuid = Annotated[UUID, BeforeValidator(_uuid, json_schema_input_type=UUID)]
+HttpUrl = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_http_url)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+
+
+def json_pointer(parts: Iterable[object]) -> str:
+    """Return an RFC 6901 pointer."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+def printable(part: object) -> object:
+    """Return a part of a pointer that can be written as JSON text, whatever key a caller made up."""
+    return part if not isinstance(part, str) else part.encode(errors="replace").decode().replace("\0", "?")[:100]
+
+
+def issues_of(errors: Iterable[Mapping[str, Any]], prefix: Sequence[object] = ()) -> list[Issue]:
+    """Translate Pydantic's errors (``error.errors(include_url=False, include_input=False)``)."""
+    found = []
+    for error in errors:
+        location = [part for part in error["loc"] if part not in _UNION_TAGS]
+        code, detail = _CODES.get(error["type"], ("", ""))
+        context = error.get("ctx") or {}
+        if code:
+            detail = detail.format(**context)
+        elif error["type"].endswith(("_type", "_parsing", "_from_float")) or error["type"] in _TYPE_ERRORS:
+            code, detail = "invalid_type", str(error["msg"]).replace("Input should be", "must be")
+        else:
+            code, detail = error["type"], str(error["msg"]).removeprefix("Value error, ")
+        found.append(Issue(json_pointer(map(printable, (*prefix, *location))), code, detail))
+    return found
+
+
+_UNION_TAGS = {"function-before", "CronSchedule", "IntervalSchedule"}
+_TYPE_ERRORS = {"is_instance_of", "decimal_parsing", "bool_parsing", "uuid_parsing", "model_attributes_type", "value_error"}
+
+
+def check_json(value: object, prefix: Sequence[object] = ()) -> list[Issue]:
+    """Find what no text or jsonb column takes, anywhere in a parsed JSON value, keys included."""
+    found: list[Issue] = []
+    pending: list[tuple[tuple[object, ...], object]] = [(tuple(prefix), value)]
+    while pending:
+        path, node = pending.pop()
+        problem = None
+        if isinstance(node, str):
+            problem = _text_problem(node)
+        elif isinstance(node, dict):
+            for key, child in node.items():
+                if (wrong_key := _text_problem(key)) is not None:
+                    found.append(Issue(json_pointer(map(printable, (*path, key))), *wrong_key))
+                pending.append(((*path, key), child))
+        elif isinstance(node, list):
+            pending.extend(((*path, i), child) for i, child in enumerate(node))
+        elif isinstance(node, float):
+            if not math.isfinite(node):
+                problem = ("not_a_number", "must be a finite number")
+        elif isinstance(node, int) and not INT64_MIN <= node <= INT64_MAX:
+            problem = ("out_of_range", "must fit into 64 bits")
+        if problem is not None:
+            found.append(Issue(json_pointer(map(printable, path)), *problem))
+    return found
+
+
+def _text_problem(text: str) -> tuple[str, str] | None:
+    if "\0" in text:
+        return "nul_character", "must not contain a NUL character"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "lone_surrogate", "must not contain half of a surrogate pair"
+    return None
+
+
+_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
+
+
+def is_too_deep(document: bytes, limit: int = MAX_DEPTH) -> bool:
+    """Tell whether a JSON text is nested beyond a limit, without parsing it. Linear."""
+    if document.count(b"{") + document.count(b"[") <= limit:
+        return False
+    depth = 0
+    for match in _TOKENS.finditer(document):
+        token = document[match.start()]
+        if token in b"{[":
+            depth += 1
+            if depth > limit:
+                return True
+        elif token in b"}]":
+            depth -= 1
+    return False
+
+
+def _storable(value: str) -> str:
+    problem = _text_problem(value)
+    if problem is not None:
+        raise PydanticCustomError(problem[0], problem[1])  # type: ignore[arg-type]
+    return value
+
+
+# A text of a query parameter that is compared with a column.
+FilterText = Annotated[str | None, StringConstraints(min_length=1, max_length=512), AfterValidator(lambda v: v if v is None else _storable(v))]

@@ -1,0 +1,174 @@
+"""Every statement on pipelines, and those on clients that registration needs."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from headway.clients.models import Client
+from headway.pipelines.models import Pipeline
+from headway.pipelines.reference import PipelineRef
+
+# Grain: a row a reference that is known. Indexes: pk_pipelines, and the two unique ones of a client's pipelines.
+_FIND_REFERENCES = sa.text("""
+SELECT w.ordinal, p.id, p.client_id
+FROM unnest(CAST(:ordinals AS int[]), CAST(:clients AS text[]), CAST(:platforms AS text[]), CAST(:names AS text[]),
+            CAST(:external_ids AS text[]), CAST(:environments AS text[]))
+     AS w(ordinal, client, platform, name, external_id, environment)
+JOIN clients c ON c.slug = w.client
+CROSS JOIN LATERAL (
+    SELECT k.id, k.client_id FROM pipelines k
+    WHERE w.external_id IS NOT NULL
+      AND k.client_id = c.id AND k.platform = w.platform AND k.external_id = w.external_id
+    UNION ALL
+    SELECT k.id, k.client_id FROM pipelines k
+    WHERE w.external_id IS NULL
+      AND k.client_id = c.id AND k.environment = w.environment AND k.platform = w.platform AND k.name = w.name
+) p
+UNION ALL
+SELECT -1, p.id, p.client_id FROM pipelines p WHERE p.id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+async def find_references(
+    connection: AsyncConnection, *, references: Collection[UUID | PipelineRef]
+) -> dict[UUID | PipelineRef, tuple[UUID, UUID]]:
+    """Return (pipeline, client) of each reference that is known, in one query."""
+    named = [r for r in references if isinstance(r, PipelineRef)]
+    rows = await connection.execute(
+        _FIND_REFERENCES,
+        {
+            "ids": [r for r in references if isinstance(r, UUID)],
+            "ordinals": list(range(len(named))),
+            "clients": [r.client for r in named],
+            "platforms": [r.platform for r in named],
+            "names": [r.name for r in named],
+            "external_ids": [r.external_id for r in named],
+            "environments": [r.environment or "prod" for r in named],
+        },
+    )
+    return {(named[n] if n >= 0 else pipeline): (pipeline, client) for n, pipeline, client in rows}
+
+
+async def lock_clients(connection: AsyncConnection, *, slugs: Iterable[str]) -> dict[str, UUID]:
+    """Lock these clients against other registrations, in key order; returns their ids by slug. Index: pk_clients."""
+    statement = (
+        sa.select(Client.slug, Client.id)
+        .where(Client.slug.in_(list(slugs)))
+        .order_by(Client.id)
+        .with_for_update(key_share=True)
+    )
+    return {slug: client_id for slug, client_id in await connection.execute(statement)}
+
+
+async def insert_clients(connection: AsyncConnection, *, rows: Sequence[dict[str, Any]]) -> None:
+    """Make clients named by their slugs, leaving alone those that somebody else made meanwhile."""
+    # A client whose name is another's slug must not stand in the way.
+    name = sa.case(
+        (sa.exists().where(Client.name == sa.bindparam("slug", type_=sa.Text)), sa.bindparam("slug", type_=sa.Text) + " (client)"),
+        else_=sa.bindparam("slug", type_=sa.Text),
+    )
+    statement = (
+        insert(Client)
+        .from_select(
+            ["id", "slug", "name", "ping_key", "created_at", "updated_at"],
+            sa.select(
+                sa.bindparam("id", type_=sa.Uuid),
+                sa.bindparam("slug", type_=sa.Text),
+                name,
+                sa.bindparam("ping_key", type_=sa.Text),
+                sa.bindparam("now", type_=sa.TIMESTAMP(timezone=True)),
+                sa.bindparam("now", type_=sa.TIMESTAMP(timezone=True)),
+            ),
+        )
+        .on_conflict_do_nothing()
+    )
+    await connection.execute(statement, list(rows))
+
+
+async def find_taken(
+    connection: AsyncConnection, *, client_ids: list[UUID], names: list[str], slugs: list[str]
+) -> tuple[set[tuple[UUID, str, str, str]], set[tuple[UUID, str]]]:
+    """Return which names, as (client, environment, platform, name), and slugs, as (client, slug), are taken."""
+    statement = sa.select(
+        Pipeline.client_id, Pipeline.environment, Pipeline.platform, Pipeline.name, Pipeline.slug
+    ).where(
+        Pipeline.client_id.in_(client_ids),
+        sa.or_(
+            Pipeline.name == sa.any_(sa.cast(names, ARRAY(sa.Text))),
+            Pipeline.slug == sa.any_(sa.cast(slugs, ARRAY(sa.Text))),
+        ),
+    )
+    rows = (await connection.execute(statement)).all()
+    return {(r[0], r[1], r[2], r[3]) for r in rows}, {(r[0], r[4]) for r in rows}
+
+
+async def insert_pipelines(connection: AsyncConnection, *, rows: Sequence[dict[str, Any]]) -> None:
+    """Store new pipelines."""
+    await connection.execute(sa.insert(Pipeline), list(rows))
+
+
+class PipelineFilter(NamedTuple):
+    """What a list of pipelines is narrowed to; None is no matter."""
+
+    client_id: UUID | None = None
+    platform: str | None = None
+    pipeline_type: str | None = None
+    environment: str | None = None
+    tag: str | None = None
+    external_id: str | None = None
+    slug: str | None = None
+    text: str | None = None
+    is_active: bool = True
+
+
+async def find_pipeline(
+    session: AsyncSession, *, pipeline_id: UUID, client_id: UUID | None, lock: bool = False
+) -> Pipeline | None:
+    """Return a pipeline, of one client where given, locked for a change if asked. Index: pk_pipelines."""
+    statement = sa.select(Pipeline).where(Pipeline.id == pipeline_id)
+    if client_id is not None:
+        statement = statement.where(Pipeline.client_id == client_id)
+    return (await session.execute(_locked(statement, lock))).scalar_one_or_none()
+
+
+async def find_by_slug(session: AsyncSession, *, client_id: UUID, slug: str) -> Pipeline | None:
+    """Return a client's pipeline by slug, locked for a change. Index: uq_pipelines_client_id_slug."""
+    statement = sa.select(Pipeline).where(Pipeline.client_id == client_id, Pipeline.slug == slug)
+    return (await session.execute(_locked(statement, lock=True))).scalar_one_or_none()
+
+
+def _locked(statement: sa.Select[tuple[Pipeline]], lock: bool) -> sa.Select[tuple[Pipeline]]:
+    # NO KEY UPDATE: reports of its runs go on meanwhile
+    return statement.with_for_update(key_share=True) if lock else statement
+
+
+async def list_pipelines(
+    session: AsyncSession, *, narrowed: PipelineFilter, after: tuple[str, UUID] | None, limit: int
+) -> Sequence[Pipeline]:
+    """Return a page of pipelines by name in code-point order, then id. The table is small: it is sorted."""
+    n = narrowed
+    equal = {
+        Pipeline.client_id: n.client_id,
+        Pipeline.platform: n.platform,
+        Pipeline.pipeline_type: n.pipeline_type,
+        Pipeline.environment: n.environment,
+        Pipeline.external_id: n.external_id,
+        Pipeline.slug: n.slug,
+        Pipeline.is_active: n.is_active,
+    }
+    statement = sa.select(Pipeline).order_by(Pipeline.name, Pipeline.id).limit(limit)
+    statement = statement.where(*(column == value for column, value in equal.items() if value is not None))
+    if n.is_active and n.client_id is None:
+        statement = statement.join(Client, Client.id == Pipeline.client_id).where(Client.is_active)
+    if n.tag is not None:
+        statement = statement.where(Pipeline.tags.contains([n.tag]))
+    if n.text is not None:
+        statement = statement.where(Pipeline.name.icontains(n.text, autoescape=True))
+    if after is not None:
+        statement = statement.where(sa.tuple_(Pipeline.name, Pipeline.id) > sa.tuple_(*(sa.literal(p) for p in after)))
+    return (await session.execute(statement)).scalars().all()
