@@ -57,7 +57,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     state.in_flight = InFlight(settings.max_bytes_in_flight)
     state.metrics = Metrics(shared_dir=None if settings.metrics_dir is None else str(settings.metrics_dir))
     for routes in (client_routes, pipeline_routes, run_routes, alert_routes, health_routes):
-        app.include_router(routes, prefix="/api/v1")
+        app.include_router(routes)
     app.include_router(lineage)
     app.include_router(operation_routes)
     problems.install(app)
@@ -79,5 +79,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await app.state.shared_writer.drained()
     await app.state.database.dispose()
-
-

@@ -31,7 +31,10 @@ _PROBLEM: dict[str, Any] = {
                 "type": "object",
                 "required": ["pointer", "code", "detail"],
                 "properties": {
-                    "pointer": {"type": "string", "description": "RFC 6901 pointer into the body, or /query/… and the like"},
+                    "pointer": {
+                        "type": "string",
+                        "description": "RFC 6901 pointer into the body, or /query/… and the like",
+                    },
                     "code": {"type": "string"},
                     "detail": {"type": "string"},
                 },

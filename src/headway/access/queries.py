@@ -11,9 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headway.access.models import ApiKey
 
 # The table of clients, as far as keys go: access stands below clients and does not import them.
-_CLIENTS = sa.table(
-    "clients", sa.column("id", sa.Uuid), sa.column("slug", sa.Text), sa.column("is_active", sa.Boolean)
-)
+_CLIENTS = sa.table("clients", sa.column("id", sa.Uuid), sa.column("slug", sa.Text), sa.column("is_active", sa.Boolean))
 
 LAST_USE_GRAIN = timedelta(minutes=1)
 

@@ -125,5 +125,3 @@ class KeyRing:
                 raise UnauthorizedError("the client of this API key is deactivated", code="client_inactive")
             await queries.record_use(connection, key_id=row.id, now=now)
         return Principal(row.name, frozenset(Scope(s) for s in row.scopes), row.client_id, row.client_slug)
-
-

@@ -62,7 +62,9 @@ class AlertRule(Base):
     threshold: Mapped[float | None] = mapped_column(Double, comment="How many failures, or percent for failure_rate")
     window_minutes: Mapped[int | None] = mapped_column(comment="How far back is counted")
     channel: Mapped[str] = mapped_column(Text, comment="How to tell: email, slack, webhook or apprise")
-    destination: Mapped[str] = mapped_column(Text, comment="Whom to tell: an address, a plain URL or @name of the configuration")
+    destination: Mapped[str] = mapped_column(
+        Text, comment="Whom to tell: an address, a plain URL or @name of the configuration"
+    )
     is_enabled: Mapped[bool] = mapped_column(server_default=text("true"), comment="False while switched off")
     created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), comment="When it was made")
     updated_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), comment="When it was last changed")

@@ -14,7 +14,7 @@ from headway.core.db import Session
 from headway.core.paging import Cursor, Limit, Page
 from headway.core.validation import FilterText
 
-routes = router(tags=["clients"])
+routes = router("clients")
 
 
 @routes.post("/clients", status_code=201)

@@ -194,7 +194,13 @@ class _Zstd:
 
 
 _Decoder = _Plain | _Gzip | _Zstd
-_DECODERS: dict[str, type[_Plain] | type[_Gzip] | type[_Zstd]] = {"": _Plain, "identity": _Plain, "gzip": _Gzip, "x-gzip": _Gzip, "zstd": _Zstd}
+_DECODERS: dict[str, type[_Plain] | type[_Gzip] | type[_Zstd]] = {
+    "": _Plain,
+    "identity": _Plain,
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "zstd": _Zstd,
+}
 
 
 def _decoder(encoding: str) -> _Decoder:

@@ -26,16 +26,28 @@ class Metrics:
             "headway_http_request_seconds", "Time to answer", ["method", "route"], buckets=_SECONDS, registry=registry
         )
         self.observations = Counter(
-            "headway_observations", "Observations by source and what became of them", ["source", "result"], registry=registry
+            "headway_observations",
+            "Observations by source and what became of them",
+            ["source", "result"],
+            registry=registry,
         )
         self.unknown_words = Counter(
-            "headway_unknown_status_words", "Status words of a source that Headway does not know", ["source"], registry=registry
+            "headway_unknown_status_words",
+            "Status words of a source that Headway does not know",
+            ["source"],
+            registry=registry,
         )
         self.waiting = Gauge(
-            "headway_ingest_queue", "Single reports waiting for a transaction", registry=registry, multiprocess_mode="livesum"
+            "headway_ingest_queue",
+            "Single reports waiting for a transaction",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.bytes_in_flight = Gauge(
-            "headway_body_bytes_in_flight", "Bytes of request bodies held", registry=registry, multiprocess_mode="livesum"
+            "headway_body_bytes_in_flight",
+            "Bytes of request bodies held",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
 
     def count_request(self, *, method: str, route: str, status: int, seconds: float) -> None:

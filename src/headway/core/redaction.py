@@ -19,6 +19,7 @@ JsonValue: typing.TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | in
 REDACTED = "[redacted]"
 _MAX_DEPTH = 128  # deeper JSON is replaced, not walked: it is no payload of a pipeline
 _CACHED_KEY = 64  # characters: longer keys are judged each time, so that the cache stays small
+_OVERLAP = 96  # characters
 _ROUNDS = 4  # redaction is repeated until nothing changes, which makes it idempotent
 
 # ---- Keys, in snake_case: which names promise a secret, and which only look like it -------------------------------
@@ -85,6 +86,10 @@ _PEM = re.compile(  # the block to its END line; cut before it, to a quote or to
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[^\"'`<>-]++|-(?!----END ))*+(?:-----END [A-Z0-9 ]{0,60}+(?:-{1,5}+)?)?"
 )
 _SHAPES = [re.compile(pattern, re.ASCII) for _, _, pattern in SHAPES]
+_IN_CONTEXT = [
+    shape for shape in _SHAPES if shape.pattern.find("(?P<s>") > 0
+]  # needs the words before it, so goes first
+_ALONE = [shape for shape in _SHAPES if shape.pattern.find("(?P<s>") <= 0]
 
 # ---- Keys and their values in running text ------------------------------------------------------------------------
 # What a secret key has in it, to find candidates; `is_secret_key` then judges the whole key. They begin at their rarest
@@ -139,7 +144,7 @@ _SEMICOLON = re.compile(r"[^;\"'\r\n]*+")
 _REST_OF_LINE = re.compile(r"[^\r\n]*+")
 _ELEMENT = re.compile(r"[^<\r\n]*+")
 _NESTED = re.compile(r"[^\"'\[\](){}\n]++|\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?|.", re.DOTALL)
-_NO_SECRET = re.compile(r"(?i:null|none|nil|true|false|undefined|nan|\*{3,})[.,]?|\[redacted\]", re.ASCII)
+_NO_SECRET = re.compile(r"(?i:null|none|nil|true|false|undefined|nan|\*{3,})[.,]?|--?\w?|\[redacted\]", re.ASCII)
 _PROSE = re.compile(  # what follows `token: ` in a sentence, where no value does
     r"(?:(?i:expired?|invalid|missing|required|not|no|is|was|has|have|unknown|empty|incorrect|wrong|denied|rejected|refused|revoked"
     r"|failed|failure|error|connection|could|cannot|can't|unable|timed|timeout|unauthori[sz]ed|forbidden|bad|permission|access|request"
@@ -274,8 +279,10 @@ def _redact_once(text: str) -> str:
         text = _PEM.sub(REDACTED, text)
     if "@" in text and "://" in text:
         text = _URL.sub(_redact_user_info, text)
+    for shape in _IN_CONTEXT:
+        text = shape.sub(_redact_shape, text)
     text = _redact_pairs(text)
-    for shape in _SHAPES:
+    for shape in _ALONE:
         text = shape.sub(_redact_shape, text)
     return text
 
@@ -287,6 +294,9 @@ def _redact_shape(match: re.Match[str]) -> str:
     if not secret or secret.startswith(REDACTED):
         return match[0]
     start, end = match.span("s")
+    after = match.string[end - 1 : end + 3].lstrip(string.ascii_letters + "\"' \t")[:1]
+    if after and after in ":=" and is_secret_key(secret):  # no secret but the name of the next one: `Bearer token: …`
+        return match[0]
     return match.string[match.start() : start] + REDACTED + match.string[end : match.end()]
 
 
@@ -322,9 +332,13 @@ def _redact_pairs(text: str) -> str:
     while match := _PAIR.search(low, position):
         position = match.end()
         span = _find_value(text, match)
-        if span and span[0] >= done:
-            parts += text[done : span[0]], REDACTED
-            done = position = span[1]
+        if span and span[1] >= done:
+            if span[0] >= done:
+                parts += text[done : span[0]], REDACTED
+            done = span[1]
+            position = max(
+                position, done - _OVERLAP
+            )  # what was taken for a value may end in a key: `token: password: …`
     return "".join([*parts, text[done:]]) if parts else text
 
 
@@ -392,19 +406,19 @@ def _find_bracket_end(text: str, start: int, *, across_lines: bool) -> int:
 def _find_bare_end(text: str, start: int, key: str, opener: str, separator: str) -> int:
     if separator == ">":
         return _end(_ELEMENT, text, start)
-    if separator == ":" and _TO_LINE_END.search(_NOT_WORD.sub("_", key.lower())):  # a header, a phrase
-        end = _end(_SCHEME, text, start)
-        if end == start:
-            end = _end(_LINE, text, start)
-            closing = text.find(opener, start, end) if opener and opener in "\"'" else -1
-            end = end if closing < 0 else closing
-            end = start + len(text[start:end].rstrip(" \t\\"))
+    if end := _end(_SCHEME, text, start, default=0):  # `token: Bearer …` is two words
         return end
+    if separator == ":" and _TO_LINE_END.search(_NOT_WORD.sub("_", key.lower())):  # a header, a phrase
+        end = _end(_LINE, text, start)
+        closing = text.find(opener, start, end) if opener and opener in "\"'" else -1
+        return start + len(text[start : end if closing < 0 else closing].rstrip(" \t\\"))
     if separator == "=" and opener == ";":
         return _end(_SEMICOLON, text, start)
     return _end(_BARE, text, start)
 
 
-def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+def _end(pattern: re.Pattern[str], text: str, start: int, default: int | None = None) -> int:
     match = pattern.match(text, start)
-    return match.end() if match else start
+    if match:
+        return match.end()
+    return start if default is None else default

@@ -12,7 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from headway.core import clock
@@ -78,7 +86,9 @@ def check_not_future(time: datetime, now: datetime, ahead: timedelta = FUTURE) -
         PydanticCustomError: it does.
     """
     if time > now + ahead:
-        raise PydanticCustomError("time_out_of_range", "must not lie more than a {days} ahead", {"days": "day" if ahead == FUTURE else "year"})
+        raise PydanticCustomError(
+            "time_out_of_range", "must not lie more than a {days} ahead", {"days": "day" if ahead == FUTURE else "year"}
+        )
 
 
 def _time(value: object) -> datetime:
@@ -110,6 +120,7 @@ def is_http_url(value: str) -> bool:
 
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _URL = re.compile(r"https?://[^\s/?#]+[^\s\x00-\x20]*", re.IGNORECASE)
+
 
 def format_time(time: datetime) -> str:
     """Return a time as the API shows it: RFC 3339, UTC, ``Z``, with microseconds where there are any."""
@@ -156,7 +167,14 @@ def issues_of(errors: Iterable[Mapping[str, Any]], prefix: Sequence[object] = ()
 
 
 _UNION_TAGS = {"function-before", "CronSchedule", "IntervalSchedule"}
-_TYPE_ERRORS = {"is_instance_of", "decimal_parsing", "bool_parsing", "uuid_parsing", "model_attributes_type", "value_error"}
+_TYPE_ERRORS = {
+    "is_instance_of",
+    "decimal_parsing",
+    "bool_parsing",
+    "uuid_parsing",
+    "model_attributes_type",
+    "value_error",
+}
 
 
 def check_json(value: object, prefix: Sequence[object] = ()) -> list[Issue]:
@@ -223,4 +241,8 @@ def _storable(value: str) -> str:
 
 
 # A text of a query parameter that is compared with a column.
-FilterText = Annotated[str | None, StringConstraints(min_length=1, max_length=512), AfterValidator(lambda v: v if v is None else _storable(v))]
+FilterText = Annotated[
+    str | None,
+    StringConstraints(min_length=1, max_length=512),
+    AfterValidator(lambda v: v if v is None else _storable(v)),
+]

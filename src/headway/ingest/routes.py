@@ -17,7 +17,7 @@ from headway.runs.writer import Submission
 
 EVENT_BYTES = 8 * 1024 * 1024
 
-lineage = router(tags=["push doors"])
+lineage = router("push doors", prefix="")
 
 _EVENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 Client = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
@@ -74,5 +74,3 @@ async def _store(
         request.app.state.metrics.count_observations(source, stored.outcome.counts())
         if stored.outcome.refused:
             raise UnknownClientError
-
-

@@ -32,7 +32,9 @@ class Pipeline(Base):
             postgresql_where=text("external_id IS NOT NULL"),
         ),
         # the worker's next slots and the late read: pipelines in the order in which they are due
-        Index("ix_pipelines_next_due_at", "next_due_at", postgresql_where=text("next_due_at IS NOT NULL AND is_active")),
+        Index(
+            "ix_pipelines_next_due_at", "next_due_at", postgresql_where=text("next_due_at IS NOT NULL AND is_active")
+        ),
         CheckConstraint(f"slug ~ '{SLUG_PATTERN}'", name="slug"),
         CheckConstraint("char_length(name) BETWEEN 1 AND 512", name="name"),
         CheckConstraint("platform ~ '^[a-z0-9][a-z0-9_.-]{0,63}$'", name="platform"),
@@ -57,11 +59,13 @@ class Pipeline(Base):
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"), comment="Free labels")
     owner: Mapped[str | None] = mapped_column(Text, comment="Who looks after it")
     schedule: Mapped[dict[str, Any] | None] = mapped_column(
-        JSONB(none_as_null=True), comment="When runs are expected: {cron, timezone, grace_seconds} or {every_seconds, grace_seconds}"
+        JSONB(none_as_null=True),
+        comment="When runs are expected: {cron, timezone, grace_seconds} or {every_seconds, grace_seconds}",
     )
     success_target: Mapped[float | None] = mapped_column(Double, comment="Wanted success rate in percent")
     is_active: Mapped[bool] = mapped_column(
-        server_default=text("true"), comment="False once deactivated: still takes runs, is out of health and standard lists"
+        server_default=text("true"),
+        comment="False once deactivated: still takes runs, is out of health and standard lists",
     )
     ping_uuid: Mapped[UUID] = mapped_column(unique=True, comment="Credential of its ping URL")
     next_due_at: Mapped[datetime | None] = mapped_column(

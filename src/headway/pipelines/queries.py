@@ -69,7 +69,10 @@ async def insert_clients(connection: AsyncConnection, *, rows: Sequence[dict[str
     """Make clients named by their slugs, leaving alone those that somebody else made meanwhile."""
     # A client whose name is another's slug must not stand in the way.
     name = sa.case(
-        (sa.exists().where(Client.name == sa.bindparam("slug", type_=sa.Text)), sa.bindparam("slug", type_=sa.Text) + " (client)"),
+        (
+            sa.exists().where(Client.name == sa.bindparam("slug", type_=sa.Text)),
+            sa.bindparam("slug", type_=sa.Text) + " (client)",
+        ),
         else_=sa.bindparam("slug", type_=sa.Text),
     )
     statement = (

@@ -25,7 +25,7 @@ from headway.pipelines.schemas import (
     PutPipeline,
 )
 
-routes = router(tags=["pipelines"])
+routes = router("pipelines")
 
 
 class _Filters:

@@ -34,7 +34,9 @@ class Schedule(Wire):
     """When runs are expected: by cron in a time zone, or every so many seconds; late after the grace."""
 
     cron: str | None = Field(None, max_length=100, description="five fields: minute hour day month weekday")
-    timezone: Annotated[str, AfterValidator(_known_zone)] | None = Field(None, max_length=64, description="IANA name; UTC where not given")
+    timezone: Annotated[str, AfterValidator(_known_zone)] | None = Field(
+        None, max_length=64, description="IANA name; UTC where not given"
+    )
     every_seconds: int | None = Field(None, ge=60, le=366 * 86_400)
     grace_seconds: GraceSeconds = rules.DEFAULT_GRACE_SECONDS
 

@@ -123,5 +123,3 @@ def _next_due(pipeline: Pipeline, now: datetime) -> datetime | None:
     if pipeline.schedule is None or not pipeline.is_active:
         return None
     return rules.next_due(pipeline.schedule, now)
-
-

@@ -135,5 +135,3 @@ def _nothing_stored(batch: Batch) -> HeadwayError:
     issues = [Issue(e.pointer, e.code, e.detail) for e in batch.errors()]
     count = len(batch.rejected)
     return NothingStoredError(f"{count} of {batch.received} items are wrong; nothing was stored", issues=issues)
-
-

@@ -102,9 +102,7 @@ def state_of(o: RunObservation) -> RunState:
 def event_of(o: RunObservation) -> EventState:
     """Return what a single observation says of its attempt in its status."""
     error_rank = None if o.error_message is None else o.rank
-    return EventState(
-        o.observed_at, o.observed_at, o.started_at, o.finished_at, o.error_message, error_rank, o.source
-    )
+    return EventState(o.observed_at, o.observed_at, o.started_at, o.finished_at, o.error_message, error_rank, o.source)
 
 
 def join_states(a: RunState, b: RunState) -> RunState:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from pydantic import Field, ValidationError
+from pydantic import Field, Strict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from headway.core import validation
@@ -41,7 +41,7 @@ class PipelineReference(Wire):
 class ObservationBody(Wire):
     """A report about a run, its pipeline and identity aside."""
 
-    status: Status
+    status: Annotated[Status, Strict(False)]
     status_reason: str | None = Field(None, description="what the source calls the status")
     attempt: int | None = Field(None, ge=1, le=2**31 - 1, description="which try of the run this is; 1 where not given")
     scheduled_for: TimeText | None = None
@@ -113,7 +113,9 @@ def parse_item(raw: bytes, *, source: str, now: datetime) -> RunObservation | Re
         reference = UUID(item.pipeline_id)
     elif item.pipeline is not None:
         named = item.pipeline
-        reference = PipelineRef(named.client, named.platform, named.name, named.external_id, named.environment or "prod")
+        reference = PipelineRef(
+            named.client, named.platform, named.name, named.external_id, named.environment or "prod"
+        )
     else:
         return _refusal("/pipeline_id", "missing", "pipeline_id or pipeline is required")
     return to_observation(item, pipeline=reference, external_run_id=item.external_run_id, source=source, now=now)

@@ -167,9 +167,7 @@ def _pipelines(narrowed: RunFilter) -> sa.Select[tuple[UUID]]:
 class _Page:
     """Builds the statement of one page."""
 
-    def __init__(
-        self, narrowed: RunFilter, descending: bool, after: tuple[datetime, UUID] | None, limit: int
-    ) -> None:
+    def __init__(self, narrowed: RunFilter, descending: bool, after: tuple[datetime, UUID] | None, limit: int) -> None:
         self._narrowed, self._descending, self._after, self._limit = narrowed, descending, after, limit
 
     def of(self, statement: sa.Select[Any]) -> sa.Select[Any]:

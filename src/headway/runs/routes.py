@@ -26,7 +26,7 @@ from headway.runs.queries import RunFilter, RunRow
 from headway.runs.schemas import BatchResult, Run, RunEvent
 from headway.runs.writer import Submission
 
-routes = router(tags=["runs"])
+routes = router("runs")
 
 _JSON, _NDJSON = "application/json", "application/x-ndjson"
 _BATCH_BODY = {
@@ -215,5 +215,3 @@ async def _check_pipeline(connection: Connection, pipeline_id: UUID, caller: Pri
     client_id = await queries.find_pipeline_client(connection, pipeline_id=pipeline_id)
     if client_id is None or not caller.sees(client_id):
         raise UnknownPipelineError
-
-

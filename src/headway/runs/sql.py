@@ -102,15 +102,19 @@ def _earlier(old: str, new: str) -> str:
 
 def _changes_event(old: str, new: str) -> str:
     """Return the condition that joining ``new`` changes ``old``. Once false for a pair, it stays false."""
-    return "(" + " OR ".join(
-        [
-            _earlier(old, new),
-            f"{new}.last_occurred_at > coalesce({old}.last_occurred_at, '-infinity')",
-            f"{new}.started_at < coalesce({old}.started_at, 'infinity')",
-            f"{new}.finished_at > coalesce({old}.finished_at, '-infinity')",
-            f"{_event_error(new)} > {_event_error(old)}",
-        ]
-    ) + ")"
+    return (
+        "("
+        + " OR ".join(
+            [
+                _earlier(old, new),
+                f"{new}.last_occurred_at > coalesce({old}.last_occurred_at, '-infinity')",
+                f"{new}.started_at < coalesce({old}.started_at, 'infinity')",
+                f"{new}.finished_at > coalesce({old}.finished_at, '-infinity')",
+                f"{_event_error(new)} > {_event_error(old)}",
+            ]
+        )
+        + ")"
+    )
 
 
 def _joined_event(old: str, new: str) -> str:

@@ -138,9 +138,7 @@ async def _join(
     return new, changed - new
 
 
-async def _copy(
-    cursor: psycopg.AsyncCursor[Any], table: str, columns: tuple[str, ...], rows: Iterator[str]
-) -> None:
+async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: tuple[str, ...], rows: Iterator[str]) -> None:
     """Send rows of COPY text, a slice at a time, the event loop free in between."""
     async with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
         while block := [row for _, row in zip(range(COPY_SLICE), rows, strict=False)]:
