@@ -51,6 +51,8 @@ REDACTS = [
     ("token:abc123", f"token:{R}"),
     ("pass=hunter2", f"pass={R}"),
     ("invalid token: abc123", f"invalid token: {R}"),
+    ("password: |\n  hun\n  ter2\nuser: me", f"password: |\n  {R}\nuser: me"),
+    ("Server=db;Pwd=a'b;Database=x", f"Server=db;Pwd={R};Database=x"),
     ("token: password: hunter2", f"token: {R} {R}"),
     ("token: Bearer abc123 failed", f"token: {R} failed"),
     ("Bearer password: hunter2", f"Bearer password: {R}"),
@@ -129,6 +131,7 @@ KEEPS = [
     "SELECT id FROM runs WHERE key = 'a' AND owner = 'me'", 'duplicate key value violates unique constraint "runs_pkey"',
     "Key (id)=(5) already exists.", "docker run -u 1000:1000 image", "mysql -h db -P 3306 -p sales", "python -u load.py",
     "task-runner-2026-11-22-abcdefghijkl", "region asia-east1", "us-east-1", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+    "auth/token.py:12: error", "at x.TokenService.run(TokenService.java:88)",
     "Traceback (most recent call last):", "xoxo", "", "\x00", "\ud800",
 ]  # fmt: skip
 

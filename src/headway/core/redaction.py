@@ -48,6 +48,7 @@ _HARMLESS_KEY = re.compile(
     r"|failures?|attempts|retries|rotation|reset|prompt|hint|field|column|index|position|offset|at|in|on|stdin|rate|ms|seconds"
     r"|days|consent|domain)$"
 )
+_SOURCE_FILE = re.compile(r"\.(?:py|java|kt|scala|js|ts|go|rb|rs|sql|txt|log|md)$")  # token.py:12
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[^a-z0-9]++")
 
@@ -140,7 +141,10 @@ _BARE = re.compile(
     rf"(?:\[redacted\]|\[|\\ |[^\s,;&)\]}}>\"'`|<\\\[]++|{_SOFT}++(?!\s|\Z|[\[({{]|[\w.-]{{1,40}}+[\"'\\]{{0,8}}\s?[=:]))++",
     re.ASCII,
 )
-_SEMICOLON = re.compile(r"[^;\"'\r\n]*+")
+_SEMICOLON = re.compile(r"(?:[^;\"'\r\n]++|[\"'](?=\w))*+", re.ASCII)
+_YAML_BLOCK = re.compile(r"[|>][+-]?[ \t]{0,8}+\r?\n[ \t]++(?P<s>[^\n]*+(?:\n[ \t]++[^\n]*+)*+)")
+_NAME = re.compile(r"(?:[a-z_-]++|[A-Z_-]++|[A-Z]?[a-z]++(?:[A-Z][a-z]++)?)[:=]?")
+_NAME_GOES_ON = re.compile(r"(?<=:)|(?<==)(?=[^\s=])|[\"']?[ \t]?(?::|=(?!=))")
 _REST_OF_LINE = re.compile(r"[^\r\n]*+")
 _ELEMENT = re.compile(r"[^<\r\n]*+")
 _NESTED = re.compile(r"[^\"'\[\](){}\n]++|\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?|.", re.DOTALL)
@@ -210,7 +214,9 @@ def _is_secret_key(key: str) -> bool:
     flat = _NOT_WORD.sub("_", key.lower()).strip("_")
     if _SECRET_URL_KEY.search(snake) or _SECRET_URL_KEY.search(flat):
         return True
-    return bool(_SECRET_KEY.search(snake) or _SECRET_KEY.search(flat)) and not _HARMLESS_KEY.search(snake)
+    if _HARMLESS_KEY.search(snake) or _SOURCE_FILE.search(key):
+        return False
+    return bool(_SECRET_KEY.search(snake) or _SECRET_KEY.search(flat))
 
 
 _is_secret_key_cached = functools.lru_cache(maxsize=4096)(_is_secret_key)
@@ -294,9 +300,8 @@ def _redact_shape(match: re.Match[str]) -> str:
     if not secret or secret.startswith(REDACTED):
         return match[0]
     start, end = match.span("s")
-    after = match.string[end - 1 : end + 3].lstrip(string.ascii_letters + "\"' \t")[:1]
-    if after and after in ":=" and is_secret_key(secret):  # no secret but the name of the next one: `Bearer token: …`
-        return match[0]
+    if _NAME.fullmatch(secret) and _NAME_GOES_ON.match(match.string, end) and is_secret_key(secret):
+        return match[0]  # no secret but the name of the next one: `Bearer token: …`
     return match.string[match.start() : start] + REDACTED + match.string[end : match.end()]
 
 
@@ -366,12 +371,14 @@ def _find_value(text: str, match: re.Match[str]) -> tuple[int, int] | None:
         return None
     if quote := _QUOTE.match(text, start):
         start, end = quote.end(), _find_quote_end(text, quote)
-    elif first == "(" and separator == ":":
+    elif block := _YAML_BLOCK.match(text, start):
+        return block.span("s")
+    elif (first == "(" and separator == ":") or (
+        separator == ":" and start > match.end() and not closing and _PROSE.match(text, start)
+    ):
         return None
     elif first and first in "[{(":
         return start, _find_bracket_end(text, start, across_lines=bool(closing))
-    elif separator == ":" and start > match.end() and not closing and _PROSE.match(text, start):
-        return None
     else:
         end = _find_bare_end(text, start, key, opener, separator)
     counts = key.lower() == "pass" and (_NUMBERS.fullmatch(text, start, end) or (key == "PASS" and separator == ":"))

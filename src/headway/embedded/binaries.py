@@ -92,6 +92,14 @@ def _has_lz4(bin_dir: Path, user: OsUser) -> bool:
     return code == 0 and "--with-lz4" in output
 
 
+def wheel_bin_dir() -> Path | None:
+    """The wheel's programs, for whoever may run them as they lie; None without the wheel."""
+    try:
+        return _site_of_wheel() / BIN
+    except EmbeddedServerError:
+        return None
+
+
 def _site_of_wheel() -> Path:
     """The directory that the wheel is installed in."""
     spec = importlib.util.find_spec(PACKAGE)

@@ -1,0 +1,81 @@
+"""The background work: steps that run again and again until the process is told to stop.
+
+Each step is a function ``(connection, *, now) -> bool`` in one transaction ("was there more to do?"); the loop alone
+sleeps. A step that fails is tried again with growing pauses and told once, and once more when it works again. Any
+number of workers may run: steps claim what they work on. A new step is one line in ``STEPS``.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import structlog
+
+from headway.core import clock
+from headway.core.db import Database
+from headway.health import due
+
+log = structlog.get_logger()
+
+MOST_SECONDS = 60.0
+
+
+class Step(NamedTuple):
+    """Something to do every so often."""
+
+    name: str
+    run: Callable[..., Awaitable[bool]]
+    every_seconds: float
+
+
+STEPS = (Step("advance_due", due.advance_due, 5.0),)
+
+
+async def work(database: Database, steps: tuple[Step, ...] = STEPS, *, stop: asyncio.Event) -> None:
+    """Run all steps until ``stop`` is set; what is under way is finished."""
+    async with asyncio.TaskGroup() as group:
+        for step in steps:
+            group.create_task(_repeat(database, step, stop))
+
+
+async def _repeat(database: Database, step: Step, stop: asyncio.Event) -> None:
+    failures = 0
+    while not stop.is_set():
+        try:
+            more = await tick(database, step, now=clock.now())
+        except Exception as error:
+            failures += 1
+            if failures == 1:
+                log.warning("step_failed", step=step.name, error=str(error), exc_info=error)
+            pause = min(step.every_seconds * 2**failures, MOST_SECONDS)
+        else:
+            if failures:
+                log.info("step_recovered", step=step.name, failures=failures)
+            failures = 0
+            pause = 0.0 if more else step.every_seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stop.wait()
+
+
+async def tick(database: Database, step: Step, *, now: datetime) -> bool:
+    """Run a step once, in a transaction of its own."""
+    async with database.transaction() as connection:
+        return await step.run(connection, now=now)
+
+
+async def run(database: Database) -> None:
+    """Work until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("worker_started", steps=[step.name for step in STEPS])
+    try:
+        await work(database, stop=stop)
+    finally:
+        await database.dispose()
+    log.info("worker_stopped")
