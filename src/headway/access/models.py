@@ -19,6 +19,7 @@ class ApiKey(Base):
     __table_args__ = (
         CheckConstraint("cardinality(scopes) > 0 AND scopes <@ ARRAY['ingest', 'read', 'admin']", name="scopes"),
         CheckConstraint("octet_length(key_hash) = 32", name="key_hash"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name"),
         # a revoked key keeps its row, its name is free again
         Index("uq_api_keys_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
         {"comment": "Who may call the API; keys are kept as SHA-256 alone"},

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headway.access.models import ApiKey
@@ -36,6 +37,11 @@ async def record_use(connection: AsyncConnection, *, key_id: UUID, now: datetime
 async def insert_key(connection: AsyncConnection, *, values: dict[str, Any]) -> None:
     """Store a new key."""
     await connection.execute(sa.insert(ApiKey).values(**values))
+
+
+async def insert_key_if_new(connection: AsyncConnection, *, values: dict[str, Any]) -> None:
+    """Store a key unless it, or an active one of its name, is there already."""
+    await connection.execute(insert(ApiKey).values(**values).on_conflict_do_nothing())
 
 
 async def list_keys(connection: AsyncConnection) -> Sequence[sa.Row[Any]]:

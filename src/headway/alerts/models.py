@@ -38,16 +38,14 @@ class AlertRule(Base):
         CheckConstraint(_parameters("window_minutes", 1), name="window_given"),
         CheckConstraint("threshold >= 1 AND (rule_type <> 'failure_rate' OR threshold <= 100)", name="threshold"),
         CheckConstraint("window_minutes BETWEEN 1 AND 44640", name="window_minutes"),
-        # two active rules never tell the same thing to the same place
+        # two active rules never tell the same thing to the same place; the pipeline is the scope where both are set
         Index(
             "uq_alert_rules_active",
-            "client_id",
-            "pipeline_id",
+            text("coalesce(pipeline_id, client_id)"),
             "rule_type",
             "channel",
             "destination",
             unique=True,
-            postgresql_nulls_not_distinct=True,
             postgresql_where=text("is_enabled"),
         ),
         {"comment": "When to tell whom about what"},

@@ -15,6 +15,7 @@ from headway.core import paging
 from headway.core.db import Session
 from headway.core.paging import Cursor, Limit, Page
 from headway.core.validation import FilterText, Uuid
+from headway.pipelines import service as pipelines
 
 routes = router("alert rules")
 
@@ -36,10 +37,12 @@ async def list_alert_rules(
     limit: Limit = paging.DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[AlertRuleView]:
-    """List alert rules by created_at, then id; `client` finds those of its pipelines too."""
+    """List alert rules by created_at, then id; `client` finds those of its pipelines too, `pipeline` its own alone."""
     client_id = None
     if client is not None:
         client_id = (await clients.get_client(session, client=client, principal=caller)).id
+    if pipeline is not None:
+        await pipelines.get_pipeline(session, pipeline_id=pipeline, principal=caller)
     narrowed = RuleFilter(client_id, pipeline, rule_type, is_enabled)
     asked = paging.question("alert_rules", **narrowed._asdict())
     after = paging.decode(cursor, asked, (datetime, UUID))

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from headway.clients.models import Client
 
@@ -16,6 +17,12 @@ async def find_client(session: AsyncSession, *, client: UUID | str, lock: bool =
     if lock:
         statement = statement.with_for_update(key_share=True)
     return (await session.execute(statement)).scalar_one_or_none()
+
+
+def name_contains(name: sa.ColumnElement[str] | InstrumentedAttribute[str], text: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a name contains a text, whatever the case of letters of any alphabet."""
+    # a name's own collation, by code point, knows the case of ASCII alone
+    return sa.collate(name, "default").icontains(text, autoescape=True)
 
 
 async def list_clients(
@@ -35,7 +42,7 @@ async def list_clients(
     if tag is not None:
         statement = statement.where(Client.tags.contains([tag]))
     if text is not None:
-        statement = statement.where(Client.name.icontains(text, autoescape=True))
+        statement = statement.where(name_contains(Client.name, text))
     if after is not None:
         statement = statement.where(sa.tuple_(Client.name, Client.id) > sa.tuple_(*(sa.literal(p) for p in after)))
     return (await session.execute(statement)).scalars().all()

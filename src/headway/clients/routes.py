@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query, Response
+from fastapi import Depends, Query, Response
 
 from headway.access.gate import Caller, router
 from headway.clients import queries, service
@@ -17,10 +17,15 @@ from headway.core.validation import FilterText
 routes = router("clients")
 
 
-@routes.post("/clients", status_code=201)
+def _may_make_clients(caller: Caller) -> None:
+    service.check_may_make_clients(caller)
+
+
+# a dependency, so that 403 comes before what is wrong with the body
+@routes.post("/clients", status_code=201, dependencies=[Depends(_may_make_clients)])
 async def create_client(new: NewClient, session: Session, caller: Caller) -> ClientView:
     """Make a client."""
-    return ClientView.of(await service.create_client(session, new=new, principal=caller), caller)
+    return ClientView.of(await service.create_client(session, new=new), caller)
 
 
 @routes.get("/clients")

@@ -3,22 +3,33 @@
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
 
 from headway.access.principal import Principal
 from headway.clients.models import Client
-from headway.core.validation import Slug, UtcTime, Wire
+from headway.core.validation import UUID_PATTERN, Slug, UtcTime, Wire
 
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Tags = Annotated[list[Tag], Field(max_length=50)]
 ClientName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+def _no_id(slug: str) -> str:
+    """Refuse a slug that a path would take for an id."""
+    if UUID_PATTERN.fullmatch(slug):
+        raise PydanticCustomError("invalid_format", "must not look like an id")
+    return slug
+
+
+ClientSlug = Annotated[Slug, AfterValidator(_no_id)]
+
+
 class NewClient(Wire):
     """A client to make."""
 
     name: ClientName
-    slug: Slug | None = Field(None, description="made from the name where not given")
+    slug: ClientSlug | None = Field(None, description="made from the name where not given")
     tags: Tags | None = None
 
 
@@ -26,7 +37,7 @@ class ClientChanges(Wire):
     """What to change of a client; what is absent stays as it is."""
 
     name: ClientName | None = None
-    slug: Slug | None = None
+    slug: ClientSlug | None = None
     tags: Tags | None = None
     is_active: bool | None = None
 

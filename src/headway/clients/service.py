@@ -1,5 +1,6 @@
 """Makes, changes and deactivates clients, and finds the one that a path or filter names."""
 
+import re
 import secrets
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,9 @@ from headway.core import clock, ids
 from headway.core.errors import ForbiddenError, NotFoundError
 from headway.core.text import slugify
 from headway.core.validation import UUID_PATTERN
+
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
 class UnknownClientError(NotFoundError):
@@ -41,25 +45,35 @@ async def get_client(session: AsyncSession, *, client: str, principal: Principal
     Raises:
         UnknownClientError: there is none that this caller may see.
     """
-    found = await queries.find_client(session, client=reference(client), lock=lock)
+    named = reference(client)
+    if isinstance(named, str) and not _SLUG.fullmatch(named):
+        raise UnknownClientError
+    found = await queries.find_client(session, client=named, lock=lock)
     if found is None or not principal.sees(found.id):
         raise UnknownClientError
     return found
 
 
-async def create_client(session: AsyncSession, *, new: NewClient, principal: Principal) -> Client:
-    """Store a new client.
+def check_may_make_clients(principal: Principal) -> None:
+    """Let only an unbound key make clients.
 
     Raises:
-        ForbiddenError: the key is bound to another client.
-        ConflictError: its name or slug is taken.
+        ForbiddenError: the key is bound to a client.
     """
     if not principal.may_make_clients:
         raise ForbiddenError("only a key that is bound to no client makes clients", code="key_bound")
+
+
+async def create_client(session: AsyncSession, *, new: NewClient) -> Client:
+    """Store a new client.
+
+    Raises:
+        ConflictError: its name or slug is taken.
+    """
     now = clock.now()
     client = Client(
         id=ids.new_id(),
-        slug=new.slug or slugify(new.name, "client"),
+        slug=new.slug or _slug(new.name),
         name=new.name,
         tags=new.tags or [],
         is_active=True,
@@ -70,6 +84,12 @@ async def create_client(session: AsyncSession, *, new: NewClient, principal: Pri
     session.add(client)
     await session.flush()
     return client
+
+
+def _slug(name: str) -> str:
+    """Return the slug for a name; one that a path would take for an id is prefixed."""
+    slug = slugify(name, "client")
+    return f"client-{slug}" if UUID_PATTERN.fullmatch(slug) else slug
 
 
 async def change_client(session: AsyncSession, *, client: Client, changes: ClientChanges) -> Client:

@@ -64,6 +64,7 @@ class Database:
             pool_recycle=3600,
             connect_args=arguments,
             isolation_level="READ COMMITTED",
+            hide_parameters=True,  # payloads and keys are no business of an error's text
         )
         if on_connect:
             event.listen(self.engine.sync_engine, "connect", _runs(on_connect))

@@ -36,8 +36,15 @@ CLASHES = {
     "uq_api_keys_key_hash": ("conflict", "this key exists"),
 }
 
-_BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected)
-_UNWRITABLE = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientResources)
+_BUSY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
+)
+_UNWRITABLE = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.DiskFull)
 
 
 @contextmanager
@@ -63,8 +70,9 @@ def _worded(error: BaseException | None, *, disconnected: bool = False) -> BaseE
         return UnavailableError("the database is busy with these rows; try again", code="busy")
     if isinstance(error, _UNWRITABLE):
         return UnavailableError("the database takes no writes at present", code="database_unavailable", retry_after=5)
-    if disconnected or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return UnavailableError("the database cannot be reached", code="database_unavailable", retry_after=2)
+    # ahead of its base class OperationalError: a value that no index takes
     if isinstance(error, psycopg.errors.DataError | psycopg.errors.ProgramLimitExceeded):
         return InvalidInputError("a value does not fit its column")
+    if disconnected or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return UnavailableError("the database cannot be reached", code="database_unavailable", retry_after=2)
     return error if isinstance(error, Exception) else HeadwayError("unknown database error")

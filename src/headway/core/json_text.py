@@ -16,13 +16,22 @@ def parse(document: bytes) -> Any:
         BadRequestError: it is no JSON, or nested too deep.
         InvalidInputError: it holds a NUL, half a surrogate pair, NaN or a number beyond 64 bits.
     """
-    if validation.is_too_deep(document):
-        raise BadRequestError(f"the body is nested beyond {validation.MAX_DEPTH} levels", code="too_deep")
+    check_depth(document)
     value = decode(document)
     issues = validation.check_json(value)
     if issues:
         raise InvalidInputError(f"{issues[0].pointer or 'the body'} {issues[0].detail}", issues=issues)
     return value
+
+
+def check_depth(document: bytes) -> None:
+    """Refuse a document that is nested too deep.
+
+    Raises:
+        BadRequestError: it is.
+    """
+    if validation.is_too_deep(document):
+        raise validation.too_deep_error()
 
 
 def decode(document: bytes) -> Any:
@@ -36,6 +45,20 @@ def decode(document: bytes) -> Any:
     except ValueError:
         pass
     try:
-        return json.loads(document.decode())
+        return decode_leniently(document)
     except (ValueError, RecursionError):
         raise BadRequestError("the body is not JSON in UTF-8", code="invalid_json") from None
+
+
+def decode_leniently(document: bytes) -> Any:
+    """Parse JSON that may hold half surrogate pairs and numbers of any length.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or nested far too deep.
+    """
+    return json.loads(document.decode(), parse_int=_int)
+
+
+def _int(digits: str) -> int:
+    """Return a number; one that Python refuses to read for its length is as good as any that is too large."""
+    return int(digits) if len(digits) <= 1000 else 10**1000

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate, islice
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,9 +25,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from headway.core import clock
-from headway.core.errors import Issue
+from headway.core.errors import BadRequestError, Issue
 
 MAX_DEPTH = 64
+MAX_ISSUES = 100  # of one document or item: who sends more mistakes needs no longer list
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 FUTURE = timedelta(days=1)
 
@@ -150,9 +152,9 @@ def printable(part: object) -> object:
 
 
 def issues_of(errors: Iterable[Mapping[str, Any]], prefix: Sequence[object] = ()) -> list[Issue]:
-    """Translate Pydantic's errors (``error.errors(include_url=False, include_input=False)``)."""
+    """Translate the first of Pydantic's errors (``error.errors(include_url=False, include_input=False)``)."""
     found = []
-    for error in errors:
+    for error in islice(errors, MAX_ISSUES):
         location = [part for part in error["loc"] if part not in _UNION_TAGS]
         code, detail = _CODES.get(error["type"], ("", ""))
         context = error.get("ctx") or {}
@@ -181,7 +183,7 @@ def check_json(value: object, prefix: Sequence[object] = ()) -> list[Issue]:
     """Find what no text or jsonb column takes, anywhere in a parsed JSON value, keys included."""
     found: list[Issue] = []
     pending: list[tuple[tuple[object, ...], object]] = [(tuple(prefix), value)]
-    while pending:
+    while pending and len(found) < MAX_ISSUES:
         path, node = pending.pop()
         problem = None
         if isinstance(node, str):
@@ -214,23 +216,22 @@ def _text_problem(text: str) -> tuple[str, str] | None:
     return None
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_STEPS = bytes.maketrans(b"{[}]", b"\1\1\xff\xff")  # as signed numbers: one level down, one level up
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
 
 
 def is_too_deep(document: bytes, limit: int = MAX_DEPTH) -> bool:
     """Tell whether a JSON text is nested beyond a limit, without parsing it. Linear."""
     if document.count(b"{") + document.count(b"[") <= limit:
         return False
-    depth = 0
-    for match in _TOKENS.finditer(document):
-        token = document[match.start()]
-        if token in b"{[":
-            depth += 1
-            if depth > limit:
-                return True
-        elif token in b"}]":
-            depth -= 1
-    return False
+    steps = _STRINGS.sub(b"", document).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > limit
+
+
+def too_deep_error() -> BadRequestError:
+    """Return the refusal of a document that is nested too deep."""
+    return BadRequestError(f"the body is nested beyond {MAX_DEPTH} levels", code="too_deep")
 
 
 def _storable(value: str) -> str:

@@ -42,6 +42,8 @@ LAUNCHES_MAX = 10
 # Below the ports that systems give to outgoing connections, so that it is free at the next start as well.
 PORTS = range(20_000, 32_000)
 PORT_TAKEN, OLD_MEMORY = "Address already in use", "is still in use"
+# A killed postmaster keeps its pid until its parent, often PID 1 by then, has taken note of its end.
+OLD_PID = 'lock file "postmaster.pid" already exists'
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
@@ -179,7 +181,7 @@ class EmbeddedServer:
             said = self._logged_since(log_start)
             process, self._process = self._process, None
             _end(process)
-            is_worth_it = (PORT_TAKEN in said and not self._wanted_port) or OLD_MEMORY in said
+            is_worth_it = (PORT_TAKEN in said and not self._wanted_port) or OLD_MEMORY in said or OLD_PID in said
             if not is_worth_it or launch == LAUNCHES_MAX:
                 raise EmbeddedServerError(
                     f"PostgreSQL did not start on {cluster}. The end of {self._data.log}:\n{last_lines(said)}"

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headway.health import queries
-from headway.health.queries import FleetFilter
+from headway.health.fleet import FleetFilter
 
 _LABELS = ["client", "pipeline_id", "pipeline", "platform", "environment"]
 

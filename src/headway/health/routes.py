@@ -17,8 +17,8 @@ from headway.core.errors import InvalidInputError, Issue
 from headway.core.paging import Cursor, Limit, Page
 from headway.core.validation import FilterText
 from headway.core.windows import OptionalWindow, Since, empty_window
-from headway.health import queries
-from headway.health.queries import FleetFilter
+from headway.health import ends_queries, queries
+from headway.health.fleet import FleetFilter
 from headway.health.schemas import (
     Change,
     Durations,
@@ -136,7 +136,7 @@ async def list_changes(
     since = since or now - DAY
     if since >= now:
         raise empty_window()
-    rows = await queries.list_changes(connection, narrowed=fleet, since=since, now=now, after=after, limit=limit + 1)
+    rows = await ends_queries.list_changes(connection, narrowed=fleet, since=since, now=now, after=after, limit=limit + 1)
     return _by_time("changed_at", rows, limit, asked, Change)
 
 
@@ -151,7 +151,7 @@ async def list_flaky(
     """List the pipelines that went back and forth, most flips first, then failures; every attempt's end counts."""
     asked = paging.question("flaky", days=days, **fleet._asdict())
     after = paging.decode(cursor, asked, (int, int, UUID))
-    rows = await queries.list_flaky(
+    rows = await ends_queries.list_flaky(
         connection,
         narrowed=fleet,
         since=clock.now() - timedelta(days=days),

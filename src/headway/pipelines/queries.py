@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from headway.clients.models import Client
+from headway.clients.queries import name_contains
 from headway.pipelines.models import Pipeline
 from headway.pipelines.reference import PipelineRef
 
@@ -145,7 +146,14 @@ async def find_by_slug(session: AsyncSession, *, client_id: UUID, slug: str) -> 
     return (await session.execute(_locked(statement, lock=True))).scalar_one_or_none()
 
 
-def _locked(statement: sa.Select[tuple[Pipeline]], lock: bool) -> sa.Select[tuple[Pipeline]]:
+async def find_free_slug(session: AsyncSession, *, client_id: UUID, choices: Sequence[str]) -> str | None:
+    """Return the first of these slugs that no pipeline of a client has. Index: uq_pipelines_client_id_slug."""
+    statement = sa.select(Pipeline.slug).where(Pipeline.client_id == client_id, Pipeline.slug.in_(choices))
+    taken = set((await session.execute(statement)).scalars())
+    return next((slug for slug in choices if slug not in taken), None)
+
+
+def _locked(statement: sa.Select[Pipeline], lock: bool) -> sa.Select[Pipeline]:
     # NO KEY UPDATE: reports of its runs go on meanwhile
     return statement.with_for_update(key_share=True) if lock else statement
 
@@ -171,7 +179,7 @@ async def list_pipelines(
     if n.tag is not None:
         statement = statement.where(Pipeline.tags.contains([n.tag]))
     if n.text is not None:
-        statement = statement.where(Pipeline.name.icontains(n.text, autoescape=True))
+        statement = statement.where(name_contains(Pipeline.name, n.text))
     if after is not None:
         statement = statement.where(sa.tuple_(Pipeline.name, Pipeline.id) > sa.tuple_(*(sa.literal(p) for p in after)))
     return (await session.execute(statement)).scalars().all()

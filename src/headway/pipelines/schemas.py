@@ -17,7 +17,7 @@ PipelineName = Annotated[str, Field(min_length=1, max_length=512)]
 PipelineType = Literal["ingestion", "transform", "quality", "export", "healthcheck", "other"]
 Environment = Literal["dev", "staging", "prod"]
 GraceSeconds = Annotated[int, Field(ge=0, le=rules.MAX_GRACE_SECONDS)]
-SuccessTarget = Annotated[float, Field(ge=0, le=100, strict=False, allow_inf_nan=False)]
+SuccessTarget = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(max_length=200)]
 LongText = Annotated[str, Field(max_length=10_000)]
 
@@ -26,7 +26,7 @@ def _known_zone(name: str) -> str:
     try:
         rules.zone(name)
     except rules.ScheduleError as error:
-        raise PydanticCustomError("invalid_timezone", str(error)) from None  # type: ignore[arg-type]
+        raise PydanticCustomError("invalid_timezone", str(error)) from None
     return name
 
 

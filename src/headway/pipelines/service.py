@@ -50,8 +50,16 @@ async def create_pipeline(session: AsyncSession, *, client_id: UUID, new: NewPip
     Raises:
         ConflictError: its slug, name or external_id is taken.
     """
-    values = _values(new) | {"slug": new.slug or slugify(new.name, "pipeline")}
-    return await _insert(session, client_id, values)
+    slug = new.slug or await _free_slug(session, client_id, new)
+    return await _insert(session, client_id, _values(new) | {"slug": slug})
+
+
+async def _free_slug(session: AsyncSession, client_id: UUID, new: NewPipeline) -> str:
+    """Return a slug for the name; with the platform and a number where a namesake on another platform has it."""
+    base = slugify(new.name, "pipeline")
+    longer = f"{base[:60]}-{slugify(new.platform, 'platform')[:34]}"
+    choices = [base, longer, *(f"{longer}-{number}" for number in range(2, 100))]
+    return await queries.find_free_slug(session, client_id=client_id, choices=choices) or base
 
 
 async def put_pipeline(

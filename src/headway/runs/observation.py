@@ -99,9 +99,11 @@ def observe(
     if observed_at is None:
         observed_at = finished_at if order == 2 else started_at if order == 1 else None
     if error_message is not None:
-        error_message = cut_utf8(redaction.redact_text(error_message), ERROR_MESSAGE_BYTES)
+        error_message = cut_utf8(
+            redaction.redact_text(_beginning(error_message, ERROR_MESSAGE_BYTES * 2)), ERROR_MESSAGE_BYTES
+        )
     if status_reason is not None:
-        status_reason = redaction.redact_text(status_reason)[:STATUS_REASON_CHARS]
+        status_reason = redaction.redact_text(_beginning(status_reason, STATUS_REASON_CHARS * 2))[:STATUS_REASON_CHARS]
     if url is not None:
         url = redaction.redact_url(url)
     document = None if payload is None else _canonical(payload)
@@ -146,6 +148,11 @@ def cut_utf8(text: str, limit: int) -> str:
     return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
 
 
+def _beginning(text: str, limit: int) -> str:
+    """Return as much of a text as is worth redacting, without the word that the cut went through."""
+    return text if len(text) <= limit else text[:limit].rsplit(None, 1)[0]
+
+
 _HEAD = struct.Struct(">IBQB")
 
 
@@ -163,9 +170,16 @@ def _digest(content: str) -> bytes:
 
 def _canonical(payload: dict[str, Any]) -> str:
     """Return the redacted payload as JSON with sorted keys, or a marker in its place where it is too large."""
-    text = json.dumps(redaction.redact_value(payload), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    text = _to_json(payload)
     size = len(text) if text.isascii() else len(text.encode())
-    return text if size <= PAYLOAD_BYTES else f'{{"headway_truncated":true,"size_bytes":{size}}}'
+    if size > PAYLOAD_BYTES:
+        return f'{{"headway_truncated":true,"size_bytes":{size}}}'
+    redacted = redaction.redact_value(payload)
+    return text if redacted is payload else _to_json(redacted)
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def utc(time: datetime) -> datetime:

@@ -76,10 +76,14 @@ _RUN = tuple(runs.c[name] for name in RunRow._fields)
 
 async def get_by_keys(connection: AsyncConnection, *, keys: Sequence[tuple[UUID, str]]) -> list[RunRow]:
     """Return the runs with these keys. Index: pk_runs."""
-    wanted = sa.func.unnest(
-        sa.cast([pipeline for pipeline, _ in keys], ARRAY(sa.Uuid)),
-        sa.cast([external for _, external in keys], ARRAY(sa.Text)),
-    ).table_valued("pipeline_id", "external_run_id", name="wanted")
+    wanted = (
+        sa.func.unnest(
+            sa.cast([pipeline for pipeline, _ in keys], ARRAY(sa.Uuid)),
+            sa.cast([external for _, external in keys], ARRAY(sa.Text)),
+        )
+        .table_valued("pipeline_id", "external_run_id", name="wanted")
+        .render_derived()
+    )
     statement = sa.select(*_RUN).join(
         wanted,
         sa.and_(runs.c.pipeline_id == wanted.c.pipeline_id, runs.c.external_run_id == wanted.c.external_run_id),
@@ -142,7 +146,7 @@ async def list_runs(
     elif narrowed.client_id or narrowed.platform or narrowed.environment:
         ids = (await connection.execute(_pipelines(narrowed).limit(FEW_PIPELINES + 1))).scalars().all()
         if len(ids) <= FEW_PIPELINES:
-            few = sa.func.unnest(sa.cast(list(ids), ARRAY(sa.Uuid))).table_valued("id", name="p")
+            few = sa.func.unnest(sa.cast(list(ids), ARRAY(sa.Uuid))).table_valued("id", name="p").render_derived()
             statement = page.of_each(few)
         else:
             statement = page.of(sa.select(*_RUN).where(runs.c.pipeline_id.in_(_pipelines(narrowed))))

@@ -104,6 +104,7 @@ def upgrade() -> None:
             "cardinality(scopes) > 0 AND scopes <@ ARRAY['ingest', 'read', 'admin']", name=op.f("ck_api_keys_scopes")
         ),
         sa.CheckConstraint("octet_length(key_hash) = 32", name=op.f("ck_api_keys_key_hash")),
+        sa.CheckConstraint("char_length(name) BETWEEN 1 AND 200", name=op.f("ck_api_keys_name")),
         sa.ForeignKeyConstraint(["client_id"], ["clients.id"], name=op.f("fk_api_keys_client_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("key_hash", name=op.f("uq_api_keys_key_hash")),
@@ -247,9 +248,8 @@ def upgrade() -> None:
     op.create_index(
         "uq_alert_rules_active",
         "alert_rules",
-        ["client_id", "pipeline_id", "rule_type", "channel", "destination"],
+        [sa.text("coalesce(pipeline_id, client_id)"), "rule_type", "channel", "destination"],
         unique=True,
-        postgresql_nulls_not_distinct=True,
         postgresql_where=sa.text("is_enabled"),
     )
     op.create_table(
@@ -374,12 +374,7 @@ def downgrade() -> None:
     op.drop_index("ix_runs_id", table_name="runs")
     op.drop_index("ix_runs_failed", table_name="runs", postgresql_where=sa.text("status = 'failed'"))
     op.drop_table("runs")
-    op.drop_index(
-        "uq_alert_rules_active",
-        table_name="alert_rules",
-        postgresql_nulls_not_distinct=True,
-        postgresql_where=sa.text("is_enabled"),
-    )
+    op.drop_index("uq_alert_rules_active", table_name="alert_rules", postgresql_where=sa.text("is_enabled"))
     op.drop_table("alert_rules")
     op.drop_index(
         "uq_pipelines_client_id_platform_external_id",
