@@ -6,9 +6,8 @@ Commands import what they need when they need it, so that ``--help`` is quick.
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -75,14 +74,20 @@ def _told() -> Iterator[None]:
         _fail(str(error), code=2)
     except HeadwayError as error:
         _fail(error.detail)
-    except (BackupError, EmbeddedServerError, MigrationError, NoDatabaseError) as error:
+    except (EmbeddedServerError, MigrationError, NoDatabaseError) as error:
         _fail(str(error))
+    except BackupError as error:
+        from headway.core.redaction import redact_text
+
+        _fail(redact_text(str(error)))
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     except Exception as error:
         if not _is_database_trouble(error):
             raise
-        _fail(f"the database cannot be reached: {str(error).strip().splitlines()[0]}")
+        from headway.core.redaction import redact_text
+
+        _fail(f"the database cannot be reached: {redact_text(str(error).strip().splitlines()[0])}")
 
 
 def _is_database_trouble(error: Exception) -> bool:
@@ -93,9 +98,7 @@ def _is_database_trouble(error: Exception) -> bool:
 
 
 def _fail(message: str, *, code: int = 1) -> None:
-    from headway.core.redaction import redact_text
-
-    sys.stderr.write(f"headway: {redact_text(message)}\n")
+    sys.stderr.write(f"headway: {message}\n")
     raise typer.Exit(code)
 
 

@@ -1,5 +1,6 @@
 """The real service, as ``headway up`` starts it, in processes of its own."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -98,10 +99,8 @@ class Service:
         """kill -9 every process of it, the database's included, all at once."""
         assert self._process is not None
         for pid in self.family():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self._process.wait(10)
         self._process = None
 
@@ -119,7 +118,7 @@ class Service:
     def _is_ready(self) -> bool:
         try:
             return requests.get(f"{self.url}/readyz", timeout=5).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
 
