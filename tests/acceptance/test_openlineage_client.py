@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 import requests
 from openlineage.client import OpenLineageClient
-from openlineage.client.event_v2 import Dataset as StaticDataset
-from openlineage.client.event_v2 import DatasetEvent, Job, JobEvent, OutputDataset, Run, RunEvent, RunState
+from openlineage.client.event_v2 import (
+    DatasetEvent,
+    Job,
+    JobEvent,
+    OutputDataset,
+    Run,
+    RunEvent,
+    RunState,
+    StaticDataset,
+)
 from openlineage.client.facet_v2 import (
     error_message_run,
     nominal_time_run,

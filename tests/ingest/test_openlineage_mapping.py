@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from headway.core.errors import InvalidInputError
 from headway.ingest.openlineage import map_event
+from headway.pipelines.reference import PipelineRef
 from headway.runs.merge import RunRecord
-from headway.runs.observation import PipelineRef, RunObservation, Status
+from headway.runs.observation import RunObservation, Status
 
 Event = dict[str, Any]
 

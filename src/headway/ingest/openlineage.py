@@ -17,7 +17,8 @@ from pydantic_core import PydanticCustomError
 from headway.core import validation
 from headway.core.errors import InvalidInputError, Issue
 from headway.ingest import facets
-from headway.runs.observation import PipelineRef, RunObservation, Status, observe
+from headway.pipelines.reference import PipelineRef
+from headway.runs.observation import RunObservation, Status, observe
 
 SOURCE = "openlineage"
 OTHER_PLATFORM = "openlineage"
