@@ -19,12 +19,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(VENV)/.server: requirements/server.txt pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --require-hashes -r requirements/server.txt
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "Installing into $(VENV): a minute the first time …"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/server.txt
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.server
-	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@echo "Installing what development needs …"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 
 setup: $(VENV)/.server ## make .venv and install; .venv/bin/headway then works

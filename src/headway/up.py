@@ -5,6 +5,7 @@ Ctrl-C stops all of it in order; after a kill -9 nothing outlives us, and the ne
 
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def run(settings: Settings, *, demo: bool = False) -> int:
             _say(f"schema at {after}")
         url = bootstrap.role_url(running, directory, APP)
         if demo:
-            _load_demo(url)
+            _load_demo(url, _base_url(settings, listening))
         children = [*serve.children(settings, listening, url), _worker(settings, url)]
-        _greet(settings, listening.getsockname()[1], directory)
+        _greet(settings, _base_url(settings, listening), directory)
         return Supervisor(children, watch={"PostgreSQL": server.process.poll}).run()
 
 
@@ -56,15 +57,18 @@ def _worker(settings: Settings, url: str) -> Child:
     return Child("worker", argv, serve.child_environment(settings, url), stop_timeout_seconds=15)
 
 
-def _load_demo(url: str) -> None:
+def _load_demo(url: str, base: str) -> None:
     from headway import demo
 
-    asyncio.run(demo.load(url, say=_say))
+    asyncio.run(demo.load(url, say=_say, api=f"{base}/api/v1"))
 
 
-def _greet(settings: Settings, port: int, directory: Path) -> None:
+def _base_url(settings: Settings, listening: socket.socket) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base = f"http://{host}:{port}"
+    return f"http://{host}:{listening.getsockname()[1]}"
+
+
+def _greet(settings: Settings, base: str, directory: Path) -> None:
     lines = [
         f"Headway is up on {base}",
         "",
