@@ -37,9 +37,7 @@ Data = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.", show_default="8000")]
-Processes = Annotated[
-    int | None, typer.Option(min=1, max=64, help="API processes.", show_default="one for two processors")
-]
+Processes = Annotated[int | None, typer.Option(min=1, max=64, help="API processes.", show_default="one a processor")]
 
 T = TypeVar("T")
 
@@ -136,9 +134,9 @@ def serve(host: Host = None, port: Port = None, processes: Processes = None, dat
         settings = _settings(data, port=port, host=host, processes=processes)
         serving.check_exposure(settings)
         url = database_url(settings)
-        with serving.listen(settings.host, settings.port) as listening:
+        with serving.listen(settings.host, settings.port) as listening, serving.metrics_dir(settings) as metrics:
             print(f"headway serves on http://{settings.host}:{listening.getsockname()[1]}", flush=True)
-            code = Supervisor(serving.children(settings, listening, url)).run()
+            code = Supervisor(serving.children(settings, listening, url, metrics)).run()
     raise typer.Exit(code)
 
 

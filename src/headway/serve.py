@@ -10,6 +10,8 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -46,7 +48,7 @@ def _is_loopback(host: str) -> bool:
 
 def processes(settings: Settings) -> int:
     """Return how many API processes to run."""
-    return settings.processes or max(1, (os.cpu_count() or 1) // 2)
+    return settings.processes or os.cpu_count() or 1
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -69,9 +71,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def children(settings: Settings, listening: socket.socket, database_url: str) -> list[Child]:
+@contextmanager
+def metrics_dir(settings: Settings) -> Iterator[Path]:
+    """Yield the directory in which the API processes share their metrics: the setting's, else one for this run."""
+    with tempfile.TemporaryDirectory(prefix="headway-metrics-", ignore_cleanup_errors=True) as made:
+        yield settings.metrics_dir or Path(made)
+
+
+def children(settings: Settings, listening: socket.socket, database_url: str, metrics_dir: Path) -> list[Child]:
     """Return the API processes to run on a socket."""
-    metrics_dir = settings.metrics_dir or Path(tempfile.mkdtemp(prefix="headway-metrics-"))
     metrics_dir.mkdir(parents=True, exist_ok=True)
     for left in metrics_dir.glob("*.db"):
         left.unlink()

@@ -33,6 +33,7 @@ def run(settings: Settings, *, demo: bool = False) -> int:
     listening = serve.listen(settings.host, settings.port)
     with (
         listening,
+        serve.metrics_dir(settings) as metrics,
         EmbeddedServer(
             directory, bin_dir=settings.pg_bin, os_user=settings.pg_os_user, port=settings.pg_port
         ) as server,
@@ -47,7 +48,7 @@ def run(settings: Settings, *, demo: bool = False) -> int:
         url = bootstrap.role_url(running, directory, APP)
         if demo:
             _load_demo(url, _base_url(settings, listening))
-        children = [*serve.children(settings, listening, url), _worker(settings, url)]
+        children = [*serve.children(settings, listening, url, metrics), _worker(settings, url)]
         _greet(settings, _base_url(settings, listening), directory)
         return Supervisor(children, watch={"PostgreSQL": server.process.poll}).run()
 
