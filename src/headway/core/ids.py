@@ -25,7 +25,8 @@ def new_id() -> UUID:
 
 
 def new_id_text() -> str:
-    """Return a UUIDv7 as 32 hexadecimal digits, for COPY."""
+    """Return a UUIDv7 as PostgreSQL writes it."""
     ticks = _next_ticks()
     tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    return f"{ticks >> 12:012x}7{ticks & 0xFFF:03x}{tail:016x}"
+    time_part, tail_part = f"{ticks >> 12:012x}", f"{tail:016x}"
+    return f"{time_part[:8]}-{time_part[8:]}-7{ticks & 0xFFF:03x}-{tail_part[:4]}-{tail_part[4:]}"

@@ -1,12 +1,13 @@
 """Every statement on pipelines, and those on clients that registration needs."""
 
-from collections.abc import Collection, Iterable, Sequence
+import json
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from headway.clients.models import Client
@@ -15,11 +16,15 @@ from headway.pipelines.models import Pipeline
 from headway.pipelines.reference import PipelineRef
 
 # Grain: a row a reference that is known. Indexes: pk_pipelines, and the two unique ones of a client's pipelines.
+# Lists come as one JSON text: cheaper to send than arrays, and one statement whatever their length.
 _FIND_REFERENCES = sa.text("""
-SELECT w.ordinal, p.id, p.client_id
-FROM unnest(CAST(:ordinals AS int[]), CAST(:clients AS text[]), CAST(:platforms AS text[]), CAST(:names AS text[]),
-            CAST(:external_ids AS text[]), CAST(:environments AS text[]))
-     AS w(ordinal, client, platform, name, external_id, environment)
+WITH wanted AS MATERIALIZED (
+    SELECT ordinal, r ->> 0 AS client, r ->> 1 AS platform, r ->> 2 AS name, r ->> 3 AS external_id,
+           coalesce(r ->> 4, 'prod') AS environment
+    FROM jsonb_array_elements(CAST(:named AS jsonb)) WITH ORDINALITY AS w(r, ordinal)
+)
+SELECT w.ordinal - 1, p.id, p.client_id
+FROM wanted w
 JOIN clients c ON c.slug = w.client
 CROSS JOIN LATERAL (
     SELECT k.id, k.client_id FROM pipelines k
@@ -31,7 +36,9 @@ CROSS JOIN LATERAL (
       AND k.client_id = c.id AND k.environment = w.environment AND k.platform = w.platform AND k.name = w.name
 ) p
 UNION ALL
-SELECT -1, p.id, p.client_id FROM pipelines p WHERE p.id = ANY(CAST(:ids AS uuid[]))
+SELECT -1, p.id, p.client_id
+FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS w(id)
+JOIN pipelines p ON p.id = CAST(w.id AS uuid)
 """)
 
 
@@ -40,58 +47,54 @@ async def find_references(
 ) -> dict[UUID | PipelineRef, tuple[UUID, UUID]]:
     """Return (pipeline, client) of each reference that is known, in one query."""
     named = [r for r in references if isinstance(r, PipelineRef)]
-    rows = await connection.execute(
-        _FIND_REFERENCES,
-        {
-            "ids": [r for r in references if isinstance(r, UUID)],
-            "ordinals": list(range(len(named))),
-            "clients": [r.client for r in named],
-            "platforms": [r.platform for r in named],
-            "names": [r.name for r in named],
-            "external_ids": [r.external_id for r in named],
-            "environments": [r.environment or "prod" for r in named],
-        },
-    )
+    plain = [str(r) for r in references if isinstance(r, UUID)]
+    rows = await connection.execute(_FIND_REFERENCES, {"named": json.dumps(named), "ids": json.dumps(plain)})
     return {(named[n] if n >= 0 else pipeline): (pipeline, client) for n, pipeline, client in rows}
 
 
-async def lock_clients(connection: AsyncConnection, *, slugs: Iterable[str]) -> dict[str, UUID]:
-    """Lock these clients against other registrations, in key order; returns their ids by slug. Index: pk_clients."""
+async def find_client_slugs(connection: AsyncConnection, *, slugs: Collection[str]) -> set[str]:
+    """Return which of these clients exist. Index: uq_clients_slug."""
+    statement = sa.select(Client.slug).where(Client.slug == _any_of(slugs))
+    return set((await connection.execute(statement)).scalars())
+
+
+# A client whose name is another's slug must not stand in the way.
+_INSERT_CLIENTS = sa.text("""
+INSERT INTO clients (id, slug, name, ping_key, created_at, updated_at)
+SELECT n.id, n.slug, free.name, n.ping_key, :now, :now
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS n(id uuid, slug text, ping_key text)
+CROSS JOIN LATERAL (
+    SELECT choice.name
+    FROM unnest(ARRAY[n.slug, n.slug || ' (client)', n.slug || ' (' || n.id || ')']) WITH ORDINALITY
+         AS choice(name, place)
+    WHERE NOT EXISTS (SELECT 1 FROM clients c WHERE c.name = choice.name)
+    ORDER BY choice.place
+    LIMIT 1
+) free
+ORDER BY n.slug
+ON CONFLICT DO NOTHING
+""")
+
+
+async def insert_clients(connection: AsyncConnection, *, rows: Sequence[dict[str, str]], now: datetime) -> None:
+    """Make clients named by their slugs, in key order, leaving alone those that somebody else made meanwhile."""
+    await connection.execute(_INSERT_CLIENTS, {"rows": json.dumps(rows), "now": now})
+
+
+async def lock_clients(connection: AsyncConnection, *, slugs: Collection[str]) -> dict[str, UUID]:
+    """Lock these clients against other registrations, in key order; returns their ids by slug. Index: uq_clients_slug.
+
+    Whoever makes clients in the same transaction makes them first: a lock that waits for somebody's new row, which
+    in turn waits for a locked one, would be a deadlock.
+    """
     statement = (
         sa.select(Client.slug, Client.id)
-        .where(Client.slug.in_(list(slugs)))
+        .where(Client.slug == _any_of(slugs))
         .order_by(Client.id)
         .with_for_update(key_share=True)
     )
-    return {slug: client_id for slug, client_id in await connection.execute(statement)}
-
-
-async def insert_clients(connection: AsyncConnection, *, rows: Sequence[dict[str, Any]]) -> None:
-    """Make clients named by their slugs, leaving alone those that somebody else made meanwhile."""
-    # A client whose name is another's slug must not stand in the way.
-    name = sa.case(
-        (
-            sa.exists().where(Client.name == sa.bindparam("slug", type_=sa.Text)),
-            sa.bindparam("slug", type_=sa.Text) + " (client)",
-        ),
-        else_=sa.bindparam("slug", type_=sa.Text),
-    )
-    statement = (
-        insert(Client)
-        .from_select(
-            ["id", "slug", "name", "ping_key", "created_at", "updated_at"],
-            sa.select(
-                sa.bindparam("id", type_=sa.Uuid),
-                sa.bindparam("slug", type_=sa.Text),
-                name,
-                sa.bindparam("ping_key", type_=sa.Text),
-                sa.bindparam("now", type_=sa.TIMESTAMP(timezone=True)),
-                sa.bindparam("now", type_=sa.TIMESTAMP(timezone=True)),
-            ),
-        )
-        .on_conflict_do_nothing()
-    )
-    await connection.execute(statement, list(rows))
+    rows = (await connection.execute(statement)).all()
+    return {slug: client_id for slug, client_id in rows}  # noqa: C416 - rows are no pairs to the type checker
 
 
 async def find_taken(
@@ -101,19 +104,31 @@ async def find_taken(
     statement = sa.select(
         Pipeline.client_id, Pipeline.environment, Pipeline.platform, Pipeline.name, Pipeline.slug
     ).where(
-        Pipeline.client_id.in_(client_ids),
-        sa.or_(
-            Pipeline.name == sa.any_(sa.cast(names, ARRAY(sa.Text))),
-            Pipeline.slug == sa.any_(sa.cast(slugs, ARRAY(sa.Text))),
-        ),
+        Pipeline.client_id == sa.any_(sa.cast(client_ids, ARRAY(sa.Uuid))),
+        sa.or_(Pipeline.name == _any_of(names), Pipeline.slug == _any_of(slugs)),
     )
     rows = (await connection.execute(statement)).all()
     return {(r[0], r[1], r[2], r[3]) for r in rows}, {(r[0], r[4]) for r in rows}
 
 
-async def insert_pipelines(connection: AsyncConnection, *, rows: Sequence[dict[str, Any]]) -> None:
+def _any_of(texts: Collection[str]) -> sa.CollectionAggregate[Any]:
+    return sa.any_(sa.cast(list(texts), ARRAY(sa.Text)))
+
+
+_INSERT_PIPELINES = sa.text("""
+INSERT INTO pipelines (id, client_id, slug, name, platform, external_id, environment, ping_uuid, created_at, updated_at)
+SELECT n.id, n.client_id, n.slug, n.name, n.platform, n.external_id, n.environment, n.ping_uuid, :now, :now
+FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+     AS n(id uuid, client_id uuid, slug text, name text, platform text, external_id text, environment text,
+          ping_uuid uuid)
+""")
+
+
+async def insert_pipelines(
+    connection: AsyncConnection, *, rows: Sequence[dict[str, str | None]], now: datetime
+) -> None:
     """Store new pipelines."""
-    await connection.execute(sa.insert(Pipeline), list(rows))
+    await connection.execute(_INSERT_PIPELINES, {"rows": json.dumps(rows), "now": now})
 
 
 class PipelineFilter(NamedTuple):

@@ -5,10 +5,12 @@ takes the clients' rows in key order, so that any number of callers that registe
 (``tests/runs/test_registration.py``).
 """
 
+import asyncio
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -16,12 +18,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headway.access.principal import Principal
 from headway.core import ids
+from headway.core.errors import ConflictError
 from headway.core.text import slugify
 from headway.pipelines import queries
 from headway.pipelines.reference import PipelineRef, Reference
 
 DEFAULT_CLIENT = "default"
 MAX_REGISTRATIONS = 1000
+LOOK_UP_SLICE = (
+    4000  # references in one query: more than most fleets have, and few enough not to hold up the event loop
+)
 
 
 class Refusal(NamedTuple):
@@ -51,123 +57,170 @@ class Ask(NamedTuple):
 async def resolve(
     connection: AsyncConnection, asks: list[Ask], *, now: datetime
 ) -> list[dict[Reference, UUID | Refusal]]:
-    """Return, for each caller, the pipeline of each reference or why there is none."""
-    wanted = {reference for ask in asks for reference in ask.references}
-    found = await queries.find_references(connection, references=wanted)
-    new = _to_register(asks, found)
-    if new:
-        found |= await _register(connection, new, now=now)
-    return [{reference: _answer(reference, ask, found) for reference in ask.references} for ask in asks]
+    """Return, for each caller, the pipeline of each reference or why there is none.
+
+    Raises:
+        ConflictError: the inventory was edited under a registration; once more, it goes by what it is now.
+    """
+    found = await _find(connection, {reference for ask in asks for reference in ask.references})
+    unknown = [_registrable(ask, found) for ask in asks]
+    too_many: list[set[Reference]] = [set() for _ in asks]
+    if any(unknown):
+        clients = await _ensure_clients(connection, asks, unknown, now=now)
+        usable = [[r for r in mine if r.client in clients] for mine in unknown]
+        too_many = [set(mine[MAX_REGISTRATIONS:]) for mine in usable]
+        new = {reference for mine in usable for reference in mine[:MAX_REGISTRATIONS]}
+        found |= await _register(connection, new, clients, now=now)
+    return [
+        {reference: _answer(reference, ask, found, cut) for reference in ask.references}
+        for ask, cut in zip(asks, too_many, strict=True)
+    ]
 
 
-Found = Mapping[Reference, tuple[UUID, UUID]]  # reference: (pipeline, client)
+Found = dict[Reference, tuple[UUID, UUID]]  # reference: (pipeline, client)
 
 
-def _answer(reference: Reference, ask: Ask, found: Found) -> UUID | Refusal:
+async def _find(connection: AsyncConnection, references: Iterable[Reference]) -> Found:
+    rest = iter(references)
+    found: Found = {}
+    while part := list(islice(rest, LOOK_UP_SLICE)):
+        found |= await queries.find_references(connection, references=part)
+    return found
+
+
+def _answer(reference: Reference, ask: Ask, found: Found, too_many: set[Reference]) -> UUID | Refusal:
     known = found.get(reference)
     if known is not None and ask.principal.sees(known[1]):
         return known[0]
     if not ask.register or isinstance(reference, UUID):
         return UNKNOWN_PIPELINE
-    if known is None and _may_register(reference, ask.principal):
-        return TOO_MANY_NEW
-    return UNKNOWN_CLIENT
+    return TOO_MANY_NEW if reference in too_many else UNKNOWN_CLIENT
 
 
-def _may_register(reference: PipelineRef, principal: Principal) -> bool:
-    """Tell whether a caller may register there if the client exists."""
-    return principal.client_id is None or principal.client_slug == reference.client
+def _registrable(ask: Ask, found: Found) -> list[PipelineRef]:
+    """Return the unknown references that a caller may register where their client exists, in its own order."""
+    if not ask.register:
+        return []
+    mine = ask.principal
+    return [
+        reference
+        for reference in ask.references
+        if isinstance(reference, PipelineRef)
+        and reference not in found
+        and (mine.client_id is None or mine.client_slug == reference.client)
+    ]
 
 
-def _to_register(asks: list[Ask], found: Found) -> dict[PipelineRef, bool]:
-    """Return what is to be registered, each with whether its client may be made for it."""
-    new: dict[PipelineRef, bool] = {}
-    for ask in asks:
-        if not ask.register:
-            continue
-        unknown = [r for r in ask.references if isinstance(r, PipelineRef) and r not in found]
-        allowed = [r for r in unknown if _may_register(r, ask.principal)]
-        for reference in sorted(allowed, key=_sort_key)[:MAX_REGISTRATIONS]:
-            may_make = ask.principal.may_make_clients or reference.client == DEFAULT_CLIENT
-            new[reference] = new.get(reference, False) or may_make
-    return new
+async def _ensure_clients(
+    connection: AsyncConnection, asks: list[Ask], unknown: list[list[PipelineRef]], *, now: datetime
+) -> dict[str, UUID]:
+    """Make the clients that are missing, where a caller may, and lock them all; returns their ids by slug."""
+    slugs = {reference.client for mine in unknown for reference in mine}
+    to_make = {
+        reference.client
+        for ask, mine in zip(asks, unknown, strict=True)
+        for reference in mine
+        if ask.principal.may_make_clients or reference.client == DEFAULT_CLIENT
+    }
+    missing = sorted(to_make - await queries.find_client_slugs(connection, slugs=to_make)) if to_make else []
+    if missing:
+        rows = [{"id": str(ids.new_id()), "slug": slug, "ping_key": secrets.token_urlsafe(16)} for slug in missing]
+        await queries.insert_clients(connection, rows=rows, now=now)
+    clients = await queries.lock_clients(connection, slugs=slugs)
+    if to_make - clients.keys():
+        raise ConflictError("another client took the name of a new one; try again", code="name_taken")
+    return clients
 
 
 async def _register(
-    connection: AsyncConnection, new: Mapping[PipelineRef, bool], *, now: datetime
-) -> dict[Reference, tuple[UUID, UUID]]:
-    slugs = {reference.client for reference in new}
-    to_make = {reference.client for reference, may_make in new.items() if may_make}
-    clients = await queries.lock_clients(connection, slugs=slugs)
-    missing = sorted(to_make - clients.keys())
-    if missing:
-        rows = [{"id": ids.new_id(), "slug": s, "ping_key": secrets.token_urlsafe(16), "now": now} for s in missing]
-        await queries.insert_clients(connection, rows=rows)
-        clients = await queries.lock_clients(connection, slugs=slugs)
-    # Whoever waited for the lock finds here what the other one made.
-    found = await queries.find_references(connection, references=new)
-    left = sorted((r for r in new if r not in found and r.client in clients), key=_sort_key)
-    if not left:
+    connection: AsyncConnection, new: set[PipelineRef], clients: Mapping[str, UUID], *, now: datetime
+) -> Found:
+    """Register pipelines of locked clients; returns them, with those that somebody else registered meanwhile."""
+    found = await _find(connection, new)
+    wanted: dict[tuple[str, ...], list[PipelineRef]] = {}
+    for reference in sorted(new - found.keys(), key=_sort_key):
+        wanted.setdefault(_identity(reference), []).append(reference)
+    if not wanted:
         return found
+    await asyncio.sleep(0)
+    choices = [_Choices(same[0]) for same in wanted.values()]
     taken_names, taken_slugs = await queries.find_taken(
         connection,
-        client_ids=list(clients.values()),
-        names=[name for r in left for name in (r.name, _long_name(r))],
-        slugs=[slug for r in left for slug in _slug_choices(r)],
+        client_ids=list({clients[c.reference.client] for c in choices}),
+        names=[name for c in choices for name in c.names],
+        slugs=[slug for c in choices for slug in c.slugs],
     )
-    rows = []
-    for reference in left:
+    rows: list[dict[str, str | None]] = []
+    for choice, same in zip(choices, wanted.values(), strict=True):
+        reference, environment = choice.reference, _environment(choice.reference)
         client_id = clients[reference.client]
-        place = (client_id, reference.environment or "prod", reference.platform)
-        name = reference.name if (*place, reference.name) not in taken_names else _long_name(reference)
-        slug = next((s for s in _slug_choices(reference) if (client_id, s) not in taken_slugs), uuid4().hex)
+        place = (client_id, environment, reference.platform)
+        name = next(n for n in choice.names if (*place, n) not in taken_names)
+        slug = next(s for s in choice.slugs if (client_id, s) not in taken_slugs)
         taken_names.add((*place, name))
         taken_slugs.add((client_id, slug))
         pipeline_id = ids.new_id()
         rows.append(
             {
-                "id": pipeline_id,
-                "client_id": client_id,
+                "id": str(pipeline_id),
+                "client_id": str(client_id),
                 "slug": slug,
                 "name": name,
                 "platform": reference.platform,
                 "external_id": reference.external_id,
-                "environment": reference.environment or "prod",
-                "ping_uuid": uuid4(),
-                "created_at": now,
-                "updated_at": now,
+                "environment": environment,
+                "ping_uuid": str(uuid4()),
             }
         )
-        found[reference] = (pipeline_id, client_id)
-    await queries.insert_pipelines(connection, rows=rows)
+        found |= dict.fromkeys(same, (pipeline_id, client_id))
+    await queries.insert_pipelines(connection, rows=rows, now=now)
     return found
 
 
-def _sort_key(reference: PipelineRef) -> tuple[str, ...]:
-    """Order references so that one without an external_id has the plain name."""
-    return (
-        reference.client,
-        reference.platform,
-        reference.environment or "prod",
-        reference.name,
-        reference.external_id or "",
-    )
+def _environment(reference: PipelineRef) -> str:
+    return reference.environment or "prod"
 
 
-def _long_name(reference: PipelineRef) -> str:
-    """Return the name of a new pipeline whose plain name is taken."""
-    suffix = f" ({reference.external_id})"
-    if len(reference.name) + len(suffix) <= 512:
-        return reference.name + suffix
-    return f"{reference.name[:480]} ({_digest(reference.external_id or '')})"
+def _identity(reference: PipelineRef) -> tuple[str, ...]:
+    """Return what tells a pipeline from others: references that differ in the rest mean the same one."""
+    if reference.external_id is not None:
+        return "external_id", reference.client, reference.platform, reference.external_id
+    return "name", reference.client, reference.platform, _environment(reference), reference.name
 
 
-def _slug_choices(reference: PipelineRef) -> tuple[str, str, str]:
-    """Return the slugs to try, best first; the later ones hold a digest of the whole reference."""
+def _sort_key(reference: PipelineRef) -> tuple[bool, str, str, str, str, str]:
+    """Order references so that those without an external_id come first: the name is all that they are known by."""
+    external_id = reference.external_id
+    plain = reference.client, reference.platform, _environment(reference), reference.name
+    return external_id is not None, *plain, external_id or ""
+
+
+class _Choices:
+    """The names and slugs that a new pipeline may get, best first; the last of each is nobody else's."""
+
+    def __init__(self, reference: PipelineRef) -> None:
+        self.reference = reference
+        self.names = tuple(_names(reference))
+        self.slugs = tuple(_slugs(reference))
+
+
+def _names(reference: PipelineRef) -> Iterator[str]:
+    name, external_id = reference.name, reference.external_id
+    yield name
+    if external_id is not None:
+        if len(name) + len(external_id) + 3 <= 512:
+            yield f"{name} ({external_id})"
+        yield f"{name[:480]} ({_digest(external_id)})"
+    yield f"{name[:470]} ({uuid4()})"
+
+
+def _slugs(reference: PipelineRef) -> Iterator[str]:
     base = slugify(reference.name, "pipeline")
-    whole = "\0".join(_sort_key(reference))
-    return base, f"{base[:91]}-{_digest(whole)}", f"{base[:83]}-{_digest(whole, 8)}"
+    whole = "\0".join(_identity(reference))
+    yield base
+    yield f"{base[:91]}-{_digest(whole)}"
+    yield uuid4().hex
 
 
-def _digest(text: str, size: int = 4) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

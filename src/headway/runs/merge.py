@@ -6,6 +6,7 @@ and batching of reports change nothing. ``runs/sql.py`` states the same law for 
 ``tests/property/test_merge_law.py`` holds both to each other and to the definition in ``DESIGN.md``.
 """
 
+from copy import copy
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
@@ -65,11 +66,14 @@ class RunRecord:
         self.state = join_states(self.state, state_of(observation))
         self._add_event((observation.attempt, observation.status), event_of(observation))
 
-    def join(self, other: "RunRecord") -> None:
-        """Join what another record of the same run tells."""
-        self.state = join_states(self.state, other.state)
+    def joined(self, other: "RunRecord") -> "RunRecord":
+        """Return what this and another record of the same run tell together; both stay as they are."""
+        both = copy(self)
+        both.state = join_states(self.state, other.state)
+        both.history = self.history.copy()
         for key, event in other.history.items():
-            self._add_event(key, event)
+            both._add_event(key, event)  # noqa: SLF001 - its own kind
+        return both
 
     def _add_event(self, key: EventKey, event: EventState) -> None:
         known = self.history.get(key)
@@ -161,13 +165,13 @@ T = TypeVar("T", datetime, int)
 def _least(a: T | None, b: T | None) -> T | None:
     if a is None or b is None:
         return b if a is None else a
-    return a if a <= b else b
+    return min(a, b)
 
 
 def _greatest(a: T | None, b: T | None) -> T | None:
     if a is None or b is None:
         return b if a is None else a
-    return a if a >= b else b
+    return max(a, b)
 
 
 def _carried(

@@ -94,8 +94,8 @@ def observe(
     running report stands for it. ``finished_at`` counts on ends alone.
     """
     order, severity = _ORDER[status]
-    if order != 2:
-        finished_at = None
+    finished_at = utc(finished_at) if order == 2 else None
+    observed_at, scheduled_for, started_at = utc(observed_at), utc(scheduled_for), utc(started_at)
     if observed_at is None:
         observed_at = finished_at if order == 2 else started_at if order == 1 else None
     if error_message is not None:
@@ -115,7 +115,7 @@ def observe(
             "" if finished_at is None else finished_at.isoformat(),
             "" if rows_processed is None else str(rows_processed),
             "" if error_message is None else "=" + error_message,
-            "" if url is None else url,
+            "" if url is None else "=" + url,
             document or "",
             source,
         )
@@ -138,6 +138,19 @@ def observe(
         source,
         rank,
     )
+
+
+def utc(time: datetime | None) -> datetime | None:
+    """Return a time in UTC, in which one instant has one form.
+
+    Raises:
+        ValueError: the time has no offset, and guessing one is not for us.
+    """
+    if time is None or time.tzinfo is UTC:
+        return time
+    if time.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return time.astimezone(UTC)
 
 
 def cut_utf8(text: str, limit: int) -> str:
@@ -180,8 +193,3 @@ def _canonical(payload: dict[str, Any]) -> str:
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-
-
-def utc(time: datetime) -> datetime:
-    """Return an aware time in UTC."""
-    return time if time.tzinfo is UTC else time.astimezone(UTC)

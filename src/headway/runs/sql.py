@@ -82,10 +82,12 @@ def _joined_state(old: str, new: str) -> str:
         old_carrier, new_carrier = _carrier(old, value), _carrier(new, value)
         assignments += [
             f"{value} = CASE WHEN {later} OR {new_carrier} > {old_carrier} THEN {new}.{value} ELSE {old}.{value} END",
-            f"{_RANKS[value]} = CASE WHEN {later} THEN {new}.{_RANKS[value]} "
-            f"ELSE nullif(nullif(greatest({old_carrier}, {new_carrier}), ''), greatest({old}.rank, {new}.rank)) END",
+            (
+                f"{_RANKS[value]} = CASE WHEN {later} THEN {new}.{_RANKS[value]}"
+                f" ELSE nullif(nullif(greatest({old_carrier}, {new_carrier}), ''), greatest({old}.rank, {new}.rank)) END"
+            ),
         ]
-    return ",\n    ".join([*assignments, f"updated_at = {new}.updated_at"])
+    return ",\n    ".join([*assignments, f"updated_at = greatest({old}.updated_at, {new}.updated_at)"])
 
 
 def _event_error(row: str) -> str:
@@ -140,6 +142,8 @@ def _columns(names: tuple[str, ...], row: str = "") -> str:
 # Grain: a row a run that was inserted or changed. Order: of the key. Index: pk_runs.
 # The lateral look-up (OFFSET 0 keeps it one index probe a row, whatever the planner thinks of the staging table)
 # leaves unchanged rows neither written nor locked; the condition of DO UPDATE repeats it for who came between.
+# A row is new where it has the id that it was staged with (xmax, which is said to tell, is not to be had of a
+# partitioned table).
 JOIN_RUNS = f"""
 INSERT INTO runs AS r ({_columns(RUN_COLUMNS)}, created_at, updated_at)
 SELECT {_columns(RUN_COLUMNS, "s.")}, %(now)s, %(now)s
@@ -153,7 +157,7 @@ ORDER BY s.pipeline_id, s.external_run_id
 ON CONFLICT (pipeline_id, external_run_id) DO UPDATE SET
     {_joined_state("r", "excluded")}
 WHERE {_changes_state("r", "excluded")}
-RETURNING r.pipeline_id, r.external_run_id, r.xmax = 0 AS is_new
+RETURNING r.pipeline_id, r.external_run_id, r.id::text
 """
 
 # Grain: a row an attempt and status that was inserted or changed. Order: of the key. Index: pk_run_events.

@@ -7,9 +7,10 @@ not written. Tests: ``tests/property/test_merge_law.py``, ``tests/runs/test_writ
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -24,7 +25,10 @@ from headway.runs import sql
 from headway.runs.merge import RunRecord
 from headway.runs.observation import RunObservation
 
-COPY_SLICE = 500
+# So much is done between two looks at the event loop: some 10 ms. A line has a payload of up to 64 KiB.
+SLICE = 2000
+COPY_LINES = 400
+COPY_CHARS = 512 * 1024
 
 RunKey = tuple[UUID, str]
 
@@ -79,23 +83,41 @@ async def write(connection: AsyncConnection, submissions: Sequence[Submission], 
     asks = [registry.Ask(list(s.items), s.principal, s.register) for s in submissions]
     resolved = await registry.resolve(connection, asks, now=now)
     merged: dict[RunKey, RunRecord] = {}
-    keys: list[list[RunKey]] = []
-    for submission, pipelines in zip(submissions, resolved, strict=True):
-        mine: dict[RunKey, None] = {}
-        for (reference, external_run_id), record in submission.records.items():
+    keys = [await _merge(merged, s, p) for s, p in zip(submissions, resolved, strict=True)]
+    new, changed = await _join(connection, merged, now=now)
+    return [await _outcome(s, p, k, new, changed) for s, p, k in zip(submissions, resolved, keys, strict=True)]
+
+
+T = TypeVar("T")
+
+
+async def _in_slices(items: Iterable[T]) -> AsyncIterator[list[T]]:
+    """Yield items a slice at a time, the event loop free in between."""
+    rest = iter(items)
+    while part := list(islice(rest, SLICE)):
+        yield part
+        if len(part) == SLICE:
+            await asyncio.sleep(0)
+
+
+async def _merge(
+    merged: dict[RunKey, RunRecord], submission: Submission, pipelines: dict[Reference, UUID | Refusal]
+) -> list[RunKey]:
+    """Add the records of one submission, which stays as it is: it may be tried again without its neighbours."""
+    keys: dict[RunKey, None] = {}
+    async for part in _in_slices(submission.records.items()):
+        for (reference, external_run_id), record in part:
             pipeline_id = pipelines[reference]
             if isinstance(pipeline_id, UUID):
                 key = (pipeline_id, external_run_id)
-                mine[key] = None
+                keys[key] = None
                 known = merged.setdefault(key, record)
                 if known is not record:
-                    known.join(record)
-        keys.append(list(mine))
-    new, changed = await _join(connection, merged, now=now)
-    return [_outcome(s, p, k, new, changed) for s, p, k in zip(submissions, resolved, keys, strict=True)]
+                    merged[key] = known.joined(record)
+    return list(keys)
 
 
-def _outcome(
+async def _outcome(
     submission: Submission,
     pipelines: dict[Reference, UUID | Refusal],
     keys: list[RunKey],
@@ -108,12 +130,15 @@ def _outcome(
         if isinstance(answer, Refusal)
         for index in submission.items[reference]
     }
-    inserted = [key for key in keys if key in new]
-    new.difference_update(inserted)
-    changed.update(inserted)
-    updated = sum(1 for key in keys if key in changed) - len(inserted)
-    unchanged = submission.size - len(refused) - len(inserted) - updated
-    return Outcome(len(inserted), updated, unchanged, refused, keys)
+    inserted = updated = 0
+    async for part in _in_slices(keys):
+        mine = new.intersection(part)
+        inserted += len(mine)
+        updated += len(changed.intersection(part))
+        new -= mine
+        changed |= mine  # to whoever comes next
+    unchanged = submission.size - len(refused) - inserted - updated
+    return Outcome(inserted, updated, unchanged, refused, keys)
 
 
 async def _join(
@@ -126,35 +151,55 @@ async def _join(
     driver = raw.driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
     async with driver.cursor() as cursor:
-        await _copy(cursor, "staged_runs", sql.RUN_COLUMNS, _run_rows(records))
-        await cursor.execute(sql.JOIN_RUNS, {"now": now})
+        given: set[str] = set()
+        await _copy(cursor, "staged_runs", sql.RUN_COLUMNS, _run_rows(records, given))
+        await cursor.execute(sql.JOIN_RUNS, {"now": now}, binary=True)
         new: set[RunKey] = set()
         changed: set[RunKey] = set()
-        async for pipeline_id, external_run_id, is_new in cursor:
-            (new if is_new else changed).add((pipeline_id, external_run_id))
+        async for part in _fetched(cursor):
+            new.update([(pipeline_id, external_run_id) for pipeline_id, external_run_id, id_ in part if id_ in given])
+            changed.update([(pipeline_id, external_run_id) for pipeline_id, external_run_id, _ in part])
         await _copy(cursor, "staged_events", sql.EVENT_COLUMNS, _event_rows(records))
-        await cursor.execute(sql.JOIN_EVENTS, {"now": now})
-        changed.update([(pipeline_id, external_run_id) async for pipeline_id, external_run_id in cursor])
+        await cursor.execute(sql.JOIN_EVENTS, {"now": now}, binary=True)
+        async for part in _fetched(cursor):
+            changed.update(part)
     return new, changed - new
+
+
+async def _fetched(cursor: psycopg.AsyncCursor[Any]) -> AsyncIterator[list[Any]]:
+    """Yield the rows of a result a slice at a time, the event loop free in between."""
+    while part := await cursor.fetchmany(SLICE):
+        yield part
+        await asyncio.sleep(0)
 
 
 async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: tuple[str, ...], rows: Iterator[str]) -> None:
     """Send rows of COPY text, a slice at a time, the event loop free in between."""
     async with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-        while block := [row for _, row in zip(range(COPY_SLICE), rows, strict=False)]:
-            await copy.write("".join(block).encode())
-            await asyncio.sleep(0)
+        block: list[str] = []
+        size = 0
+        for row in rows:
+            block.append(row)
+            size += len(row)
+            if len(block) == COPY_LINES or size > COPY_CHARS:
+                await copy.write("".join(block).encode())
+                await asyncio.sleep(0)
+                block, size = [], 0
+        await copy.write("".join(block).encode())
 
 
-def _run_rows(records: dict[RunKey, RunRecord]) -> Iterator[str]:
+def _run_rows(records: dict[RunKey, RunRecord], given: set[str]) -> Iterator[str]:
+    """Return the lines of runs; ``given`` takes the ids that they have if they are new."""
     for (pipeline_id, external_run_id), record in records.items():
         s = record.state
         rank = s.rank
+        run_id = ids.new_id_text()
+        given.add(run_id)
         yield _line(
             (
                 pipeline_id.hex,
                 external_run_id.translate(_ESCAPES),
-                ids.new_id_text(),
+                run_id,
                 _bytea(rank),
                 str(s.attempt),
                 s.status.value,
