@@ -29,7 +29,7 @@ class Api:
         """Send a request; paths begin after /api/v1 unless they are whole."""
         whole = (
             path
-            if path.startswith(("/api/", "/in/", "/healthz", "/readyz", "/metrics", "/openapi", "/docs"))
+            if path.startswith(("/api/", "/in/", "/ping/", "/healthz", "/readyz", "/metrics", "/openapi", "/docs"))
             else "/api/v1" + path
         )
         headers = self._headers | options.pop("headers", {})

@@ -11,11 +11,12 @@ from typing import Any
 from fastapi import FastAPI
 
 from headway import __version__, openapi
+from headway.access import gate
 from headway.access import service as access
 from headway.access.service import KeyRing
 from headway.alerts.routes import routes as alert_routes
 from headway.clients.routes import routes as client_routes
-from headway.core import clock, problems
+from headway.core import clock, docs_page, problems
 from headway.core.body import InFlight
 from headway.core.db import Database
 from headway.core.metrics import Metrics
@@ -39,8 +40,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=_lifespan,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=_operation_id,
     )
@@ -60,7 +62,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         app.include_router(routes)
     app.include_router(lineage)
     app.include_router(operation_routes)
-    problems.install(app)
+    problems.install(app, admit=gate.admit_unmatched)
+    docs_page.install(app)
     openapi.install(app)
     app.add_middleware(RequestMiddleware)
     return app

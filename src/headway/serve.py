@@ -97,7 +97,7 @@ def children(settings: Settings, listening: socket.socket, database_url: str, me
 def child_environment(settings: Settings, database_url: str) -> dict[str, str]:
     """Return the environment of our own child processes: what they read their settings from."""
     return {
-        **{name: value for name, value in os.environ.items() if name != "HEADWAY_OWNER_DATABASE_URL"},
+        **{name: value for name, value in os.environ.items() if not name.startswith("HEADWAY_OWNER_DATABASE_URL")},
         "HEADWAY_DATABASE_URL": database_url,
         "HEADWAY_AUTH": settings.auth,
         "HEADWAY_HOST": settings.host,

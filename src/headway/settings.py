@@ -2,29 +2,41 @@
 
 Read once at start from the environment (``HEADWAY_…``), each also from a file (``HEADWAY_…_FILE``) for container
 secrets. A wrong value or a misspelt name stops the start with a hint. ``docs/settings.md`` lists them all; a test
-holds that page to this class.
+(``tests/test_settings.py``) holds that page to this class.
 """
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "HEADWAY_"
+
+_KEY = re.compile(r"hw_[A-Za-z0-9_-]{43,200}")
+_POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://\S+", re.IGNORECASE)
+# Not ours: what the tests are told, and what Kubernetes tells every container about a service called headway.
+_FOREIGN = re.compile(r"TEST_\w+|(?:\w+_)?SERVICE_(?:HOST|PORT\w*)|(?:\w+_)?PORT_\d+_(?:TCP|UDP)\w*")
+_SERVICE_LINK = re.compile(r"(?:tcp|udp)://\S+")
 
 
 class SettingsError(Exception):
     """The settings do not fit together; the message says which and how to mend it."""
 
 
+def _in(unit: str) -> Any:
+    """Return the extra of a field that says its unit, for the docs."""
+    return {"unit": unit}
+
+
 class Settings(BaseSettings):
     """The service's settings."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL of the role headway_app; none means the embedded server of the data directory"
@@ -35,7 +47,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    processes: int = Field(0, ge=0, le=64, description="API processes; 0 is one for every two processors")
+    processes: int = Field(0, ge=0, le=64, description="API processes; 0 is one a processor")
     auth: Literal["keys", "none"] = Field(
         "keys",
         description="keys: every request needs an API key; none: only on a loopback address (headway up's default)",
@@ -57,12 +69,23 @@ class Settings(BaseSettings):
     max_bytes_in_flight: int = Field(
         256 * 1024 * 1024,
         ge=1024 * 1024,
-        description="bytes of request bodies held at a time by one process; beyond it: 503",
+        description="request bodies held at a time by one process; beyond it: 503",
+        json_schema_extra=_in("bytes"),
     )
     body_timeout_seconds: float = Field(
-        30.0, gt=0, description="how long a caller may pause while sending a body before it is answered 408"
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long a caller may pause while sending a body before it is answered 408",
+        json_schema_extra=_in("seconds"),
     )
-    statement_timeout_seconds: float = Field(30.0, gt=0, description="longest single statement of a request")
+    statement_timeout_seconds: float = Field(
+        30.0,
+        ge=0.1,
+        le=86_400,
+        description="longest single statement of a request",
+        json_schema_extra=_in("seconds"),
+    )
     openlineage_keep_tasks: bool = Field(
         False, description="keep runs of tasks (events with a parent run) as runs of pipelines of their own"
     )
@@ -74,11 +97,31 @@ class Settings(BaseSettings):
         None, description="directory in which API processes share their metrics; made at start where none is given"
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what ``load_settings`` found and nothing behind its back."""
+        return (init_settings,)
+
     @field_validator("bootstrap_key")
     @classmethod
     def _key_shape(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and (not value.get_secret_value().startswith("hw_") or len(value.get_secret_value()) < 46):
+        if value is not None and not _KEY.fullmatch(value.get_secret_value()):
             msg = "must be hw_ followed by 43 random characters; make one with: headway keys generate"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("database_url", "owner_database_url", "reader_database_url")
+    @classmethod
+    def _url_shape(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _POSTGRES_URL.fullmatch(value.get_secret_value()):
+            msg = "must be a URL such as postgresql://user:password@host:5432/database"
             raise ValueError(msg)
         return value
 
@@ -90,33 +133,44 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
         SettingsError: a value does not fit, a file cannot be read, or a name is not known.
     """
     environ = os.environ if environ is None else environ
-    values = {name.lower(): value for name, value in _with_files(environ).items()}
-    values.update({name: value for name, value in overrides.items() if value is not None})  # type: ignore[misc]
+    values: dict[str, Any] = {name.lower(): value for name, value in _with_files(environ).items()}
+    values |= {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**values)  # type: ignore[arg-type]
+        return Settings(**values)
     except ValidationError as error:
-        lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
+        lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {_said(e['msg'])}" for e in error.errors(include_input=False)]
         raise SettingsError("\n".join(lines)) from None
 
 
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")
+
+
 def _with_files(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings by upper-case name, files read, after a check of the names."""
+    """Return the settings by upper-case name, files read, after a check of the names; empty is the same as absent.
+
+    A value of its own wins over a file, whatever the order: so a child process can be told another one.
+    """
     known = {name.upper() for name in Settings.model_fields}
-    found: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    from_files: dict[str, str] = {}
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX):
-            continue
         name = variable.removeprefix(PREFIX)
-        if name.endswith("_FILE") and name.removesuffix("_FILE") in known:
-            name, value = name.removesuffix("_FILE"), _read(variable, value)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; see docs/settings.md"
-            msg = f"{variable} is not a setting{hint}"
-            raise SettingsError(msg)
-        if value != "":
-            found[name] = value
-    return found
+        if name == variable or _FOREIGN.fullmatch(name) or (name.endswith("PORT") and _SERVICE_LINK.fullmatch(value)):
+            continue
+        file_of = name.removesuffix("_FILE")
+        if name in known:
+            plain[name] = value
+        elif file_of in known and file_of != name:
+            from_files[file_of] = _read(variable, value) if value and not environ.get(PREFIX + file_of) else ""
+        else:
+            raise SettingsError(_unknown(variable, name, known))
+    return {name: value for name, value in (from_files | {n: v for n, v in plain.items() if v}).items() if value}
+
+
+def _unknown(variable: str, name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, {*known, *(f"{k}_FILE" for k in known)}, n=1)
+    return f"{variable} is not a setting{f'; did you mean {PREFIX}{near[0]}?' if near else '; see docs/settings.md'}"
 
 
 def _read(variable: str, path: str) -> str:
@@ -124,4 +178,6 @@ def _read(variable: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         msg = f"{variable}: cannot read {path}: {error.strerror}"
-        raise SettingsError(msg) from None
+    except ValueError:
+        msg = f"{variable}: {path} is not a text in UTF-8"
+    raise SettingsError(msg)

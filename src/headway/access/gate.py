@@ -1,4 +1,4 @@
-"""The gate that every request under ``/api/v1`` passes, in this order: host, key, scope, query, body.
+"""The gate that every request under ``/api/v1`` passes, in this order: host, key, scope, path, query, body.
 
 ``Route`` is the class of all our routes, so that a new one cannot forget it (``tests/contract/test_access.py`` walks
 the OpenAPI document). A route asks for another scope than its method's by ``needs``; a door that reads its own body
@@ -16,13 +16,14 @@ from starlette.responses import Response
 
 from headway.access.principal import EVERYONE, Principal, Scope
 from headway.core import body, json_text, validation
-from headway.core.errors import ForbiddenError, InvalidInputError, Issue, UnsupportedEncodingError
+from headway.core.errors import ForbiddenError, InvalidInputError, Issue, NotFoundError, UnsupportedEncodingError
 
 SMALL_BODY_BYTES = 1024 * 1024
 SCOPE_EXTENSION = "x-headway-scope"
 
+_JSON_MEDIA = re.compile(r"application/(?:[a-z0-9][a-z0-9!#$&^_.-]*\+)?json", re.IGNORECASE)
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+_PROXY_HEADER = re.compile(r"forwarded|x-forwarded-.*|x-real-ip")
 
 
 def needs(scope: Scope, **extra: Any) -> dict[str, Any]:
@@ -48,6 +49,20 @@ async def admit(request: Request, scope: Scope) -> Principal:
     return principal
 
 
+async def admit_unmatched(request: Request) -> None:
+    """Ask for a key where no route is, too, so that 401 and 403 come before 404 and 405 under the API's prefixes.
+
+    Raises:
+        ForbiddenError, UnauthorizedError: as ``admit``; any scope will do, as nothing is shown.
+    """
+    if not request.url.path.startswith(("/api/", "/in/")):
+        return
+    if request.app.state.settings.auth == "none":
+        check_local(request)
+    else:
+        await request.app.state.key_ring.authenticate(request.headers.get("authorization"))
+
+
 def check_local(request: Request) -> None:
     """Keep browsers' tricks and proxies away from a service without keys.
 
@@ -57,7 +72,7 @@ def check_local(request: Request) -> None:
     if not _LOCAL_HOST.fullmatch(request.headers.get("host", "")):
         detail = "without keys only the hosts localhost, 127.0.0.1 and [::1] are served; set HEADWAY_AUTH=keys"
         raise ForbiddenError(detail, code="host_not_local")
-    if any(header in request.headers for header in _PROXY_HEADERS):
+    if any(_PROXY_HEADER.fullmatch(header) for header in request.headers):
         detail = "without keys no request through a proxy is served; set HEADWAY_AUTH=keys"
         raise ForbiddenError(detail, code="proxied")
 
@@ -86,15 +101,16 @@ class Route(APIRoute):
 
         async def handler(request: Request) -> Response:
             await admit(request, self.scope)
+            _check_path(request)
             _check_query(request, known)
             if not has_body:
                 return await inner(request)
+            _check_content_type(request)
             request = _LoadedRequest(request.scope, request.receive)
             with body.Reservation(request.app.state.in_flight) as reservation:
                 document = await body.read(request, limit=SMALL_BODY_BYTES, reservation=reservation)
                 request._body = document  # noqa: SLF001 - how Starlette's documentation replaces a body
                 request.state.json = json_text.parse(document)
-                _check_content_type(request)
                 return await inner(request)
 
         return handler
@@ -111,8 +127,13 @@ def _query_names(dependant: Dependant) -> set[str]:
     return names.union(*(_query_names(inner) for inner in dependant.dependencies))
 
 
+def _check_path(request: Request) -> None:
+    if any(isinstance(part, str) and "\0" in part for part in request.path_params.values()):
+        raise NotFoundError("there is nothing at this path")
+
+
 def _check_query(request: Request, known: set[str]) -> None:
-    unknown = [name for name in request.query_params if name not in known]
+    unknown = [name for name in request.query_params if name not in known][: validation.MAX_ISSUES]
     if unknown:
         wanted = ", ".join(sorted(known)) or "none"
         issues = [
@@ -127,8 +148,8 @@ def _check_query(request: Request, known: set[str]) -> None:
 
 
 def _check_content_type(request: Request) -> None:
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not (media == "application/json" or (media.startswith("application/") and media.endswith("+json"))):
+    media = request.headers.get("content-type", "").partition(";")[0].strip()
+    if not _JSON_MEDIA.fullmatch(media):
         raise UnsupportedEncodingError("Content-Type must be application/json", code="unsupported_media_type")
 
 

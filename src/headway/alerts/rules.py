@@ -11,6 +11,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(rf"[^@\s\x00-\x20\x7f\"<>(),:;\\\[\]]{{1,64}}@(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _NAMED = re.compile(r"@[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _PLAIN = re.compile(r"[\x21-\x7e]+")
+_KEY_PARAMETER = re.compile(r"[?&#;](?:key|code)=", re.IGNORECASE)
 # What nobody chose as a name: a UUID, or 20 letters and digits and more in a row with some of both.
 _RANDOM = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[a-z]*+[0-9])(?=[0-9]*+[a-z])[a-z0-9]{20}", re.IGNORECASE
@@ -69,6 +70,6 @@ def _is_https(url: str) -> bool:
 def _carries_secret(url: str) -> bool:
     """Tell whether a URL lets in whoever knows it; where that is unsure, it does."""
     parts = urlsplit(url)
-    if "@" in parts.netloc or redaction.has_secret(url):
+    if "@" in parts.netloc or _KEY_PARAMETER.search(url) or redaction.has_secret(url):
         return True
     return any(_RANDOM.search(unquote(part)) for part in (parts.path, parts.query, parts.fragment))

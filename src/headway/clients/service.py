@@ -16,7 +16,6 @@ from headway.core.errors import ForbiddenError, NotFoundError
 from headway.core.text import slugify
 from headway.core.validation import UUID_PATTERN
 
-
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 

@@ -1,14 +1,15 @@
 """Reads request bodies: bounded in size, time and memory, and unpacked.
 
-``stream`` yields the plain bytes of a body sent as is, gzip or zstd; whatever a caller sends, no more than a slice is
-unpacked at a time. The bytes that all requests of a process hold together are bounded by ``InFlight``; beyond it a
-request is refused with 503 before its body is taken.
+``stream`` yields the plain bytes of a body sent as is, gzip or zstd, unpacked as it arrives and a little at a time,
+whatever a caller sends. The unpacked bytes that all requests of a process hold together are bounded by ``InFlight``;
+a request that would go beyond it is refused with 503.
 """
 
 import asyncio
 import io
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Self
 
 import zstandard
 from starlette.requests import Request
@@ -23,6 +24,8 @@ from headway.core.errors import (
 
 SLICE = 256 * 1024
 _ZSTD_WINDOW = 8 * 1024 * 1024  # what RFC 8878 asks every reader to take
+_STEP = 256  # packed bytes at a time: zstd makes at most 8 MiB of them (a block of 128 KiB takes four), gzip 256 KiB
+_MAX_MEMBERS = 10_000
 
 
 class BodyTimeoutError(HeadwayError):
@@ -66,7 +69,7 @@ class Reservation:
         self._in_flight.take(size)
         self._size += size
 
-    def __enter__(self) -> "Reservation":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,39 +77,38 @@ class Reservation:
 
 
 async def stream(request: Request, *, limit: int, reservation: Reservation) -> AsyncIterator[bytes]:
-    """Yield the unpacked body in slices of at most ``SLICE`` bytes (plain bodies: as they arrive).
+    """Yield the unpacked body in pieces of about ``SLICE`` bytes, the event loop free in between.
+
+    What was yielded counts as held until the reservation ends.
 
     Raises:
         UnsupportedEncodingError, TooLargeError, BodyTimeoutError, BadRequestError, UnavailableError
     """
-    decoder = _decoder(request.headers.get("content-encoding", ""))
+    decoder = _decoder(", ".join(request.headers.getlist("content-encoding")))
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and (len(declared) > 15 or int(declared) > limit):
         raise _too_large(limit)
     received = unpacked = 0
     async for chunk in _timed(request):
         received += len(chunk)
         if received > limit:
             raise _too_large(limit)
-        reservation.take(len(chunk))
         for piece in decoder.feed(chunk):
             unpacked += len(piece)
             if unpacked > limit:
                 raise _too_large(limit)
+            reservation.take(len(piece))
             yield piece
-    for piece in decoder.finish():
-        unpacked += len(piece)
-        if unpacked > limit:
-            raise _too_large(limit)
-        yield piece
+            await asyncio.sleep(0)
+    decoder.finish()
 
 
 async def read(request: Request, *, limit: int, reservation: Reservation) -> bytes:
     """Return the whole unpacked body."""
-    parts = []
+    whole = io.BytesIO()
     async for piece in stream(request, limit=limit, reservation=reservation):
-        parts.append(piece)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        whole.write(piece)
+    return whole.getvalue()  # which is its buffer, not a copy
 
 
 async def _timed(request: Request) -> AsyncIterator[bytes]:
@@ -131,80 +133,82 @@ def _too_large(limit: int) -> TooLargeError:
 
 class _Plain:
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        yield chunk
+        if len(chunk) <= SLICE:
+            yield chunk
+            return
+        for start in range(0, len(chunk), SLICE):
+            yield chunk[start : start + SLICE]
 
-    def finish(self) -> Iterator[bytes]:
-        yield from ()
-
-
-class _Gzip:
-    """gzip as it arrives, one or several members."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(wbits=31)
-        self._started = False
-
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        try:
-            while chunk:
-                if self._member.eof:
-                    self._member = zlib.decompressobj(wbits=31)
-                self._started = True
-                piece = self._member.decompress(chunk, SLICE)
-                chunk = self._member.unconsumed_tail or self._member.unused_data
-                if piece:
-                    yield piece
-            while not self._member.eof and (piece := self._member.decompress(b"", SLICE)):
-                yield piece
-        except zlib.error:
-            raise BadRequestError("the body is not gzip", code="invalid_encoding") from None
-
-    def finish(self) -> Iterator[bytes]:
-        if self._started and not self._member.eof:
-            raise BadRequestError("the gzip body ends too early", code="invalid_encoding")
-        yield from ()
+    def finish(self) -> None:
+        """There is nothing to miss: the server counts what Content-Length announces."""
 
 
-class _Zstd:
-    """zstd, unpacked once it is here: its decoder can only be bounded when it pulls."""
+class _Packed:
+    """Unpacks as the body arrives, one or several members (gzip) or frames (zstd) one behind the other.
 
-    def __init__(self) -> None:
-        self._packed = io.BytesIO()
+    Neither decoder can be told how much to give back at most, so each is fed so little that it cannot give much.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Any]) -> None:
+        self._name, self._make = name, make
+        self._member: Any = None
+        self._members = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        self._packed.write(chunk)
-        yield from ()
+        ready, size = [], 0
+        for start in range(0, len(chunk), _STEP):
+            for piece in self._unpack(chunk[start : start + _STEP]):
+                ready.append(piece)
+                size += len(piece)
+            if size >= SLICE:
+                yield b"".join(ready)
+                ready, size = [], 0
+        if size:
+            yield b"".join(ready)
 
-    def finish(self) -> Iterator[bytes]:
-        size = self._packed.tell()
-        self._packed.seek(0)
-        reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(
-            self._packed, read_across_frames=True
-        )
-        unpacked = 0
-        try:
-            while piece := reader.read(SLICE):
-                unpacked += len(piece)
-                yield piece
-        except zstandard.ZstdError:
-            detail = "the body is not zstd with a window of at most 8 MiB"
-            raise BadRequestError(detail, code="invalid_encoding") from None
-        if size and not unpacked:
-            raise BadRequestError("the zstd body is empty or ends too early", code="invalid_encoding")
+    def finish(self) -> None:
+        if self._member is not None and not self._member.eof:
+            raise BadRequestError(f"the {self._name} body ends too early", code="invalid_encoding")
+
+    def _unpack(self, packed: bytes) -> Iterator[bytes]:
+        while packed:
+            if self._member is None or self._member.eof:
+                self._members += 1
+                self._member = self._make()
+                if self._members > _MAX_MEMBERS:
+                    raise BadRequestError(f"the {self._name} body has too many parts", code="invalid_encoding")
+            try:
+                yield self._member.decompress(packed)
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise BadRequestError(self._refusal(error), code="invalid_encoding") from None
+            packed = self._member.unused_data
+
+    def _refusal(self, error: Exception) -> str:
+        if "too much memory" in str(error):
+            return "the zstd body needs a window of more than 8 MiB; pack it without --long or --ultra"
+        return f"the body is not {self._name}"
 
 
-_Decoder = _Plain | _Gzip | _Zstd
-_DECODERS: dict[str, type[_Plain] | type[_Gzip] | type[_Zstd]] = {
+def _gzip() -> _Packed:
+    return _Packed("gzip", lambda: zlib.decompressobj(wbits=31))
+
+
+def _zstd() -> _Packed:
+    # A decompressor serves one stream at a time.
+    return _Packed("zstd", lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj())
+
+
+_DECODERS: dict[str, Callable[[], _Plain | _Packed]] = {
     "": _Plain,
     "identity": _Plain,
-    "gzip": _Gzip,
-    "x-gzip": _Gzip,
-    "zstd": _Zstd,
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "zstd": _zstd,
 }
 
 
-def _decoder(encoding: str) -> _Decoder:
-    made = _DECODERS.get(encoding.strip().lower())
-    if made is None:
+def _decoder(encoding: str) -> _Plain | _Packed:
+    make = _DECODERS.get(encoding.strip().lower())
+    if make is None:
         raise UnsupportedEncodingError("Content-Encoding must be gzip, zstd or identity, and one alone")
-    return made()
+    return make()

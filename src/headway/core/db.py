@@ -53,8 +53,14 @@ class Database:
             f" -c statement_timeout={int(statement_timeout_seconds * 1000)}"
             f" -c lock_timeout={int(statement_timeout_seconds * 500)}"
             " -c idle_in_transaction_session_timeout=60000"
+            " -c jit=off"  # look-ups of a few rows each, which the estimates make look large
         )
-        arguments: dict[str, Any] = {"options": options, "connect_timeout": 5, "application_name": "headway"}
+        arguments: dict[str, Any] = {
+            "options": options,
+            "connect_timeout": 5,
+            "application_name": "headway",
+            "client_encoding": "utf8",
+        }
         # One pool; beyond it callers wait a little, then 503. READ COMMITTED is what the writer's law is built on.
         self.engine: AsyncEngine = create_async_engine(
             driver_url(url),

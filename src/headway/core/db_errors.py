@@ -66,13 +66,17 @@ def _worded(error: BaseException | None, *, disconnected: bool = False) -> BaseE
         return ConflictError(detail, code=code)
     if isinstance(error, psycopg.errors.ForeignKeyViolation):
         return ConflictError("something that this refers to is gone; try again")
+    # some of these are OperationalErrors too: whether the database is there comes after them
+    if isinstance(error, psycopg.errors.DataError | psycopg.errors.ProgramLimitExceeded):
+        return InvalidInputError("a value does not fit its column")
+    if disconnected or isinstance(error, (*_BUSY, *_UNWRITABLE, psycopg.OperationalError, psycopg.InterfaceError)):
+        return _unavailable(error)
+    return error if isinstance(error, Exception) else HeadwayError("unknown database error")
+
+
+def _unavailable(error: BaseException | None) -> UnavailableError:
     if isinstance(error, _BUSY):
         return UnavailableError("the database is busy with these rows; try again", code="busy")
     if isinstance(error, _UNWRITABLE):
         return UnavailableError("the database takes no writes at present", code="database_unavailable", retry_after=5)
-    # ahead of its base class OperationalError: a value that no index takes
-    if isinstance(error, psycopg.errors.DataError | psycopg.errors.ProgramLimitExceeded):
-        return InvalidInputError("a value does not fit its column")
-    if disconnected or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return UnavailableError("the database cannot be reached", code="database_unavailable", retry_after=2)
-    return error if isinstance(error, Exception) else HeadwayError("unknown database error")
+    return UnavailableError("the database cannot be reached", code="database_unavailable", retry_after=2)

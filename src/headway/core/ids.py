@@ -24,9 +24,9 @@ def new_id() -> UUID:
     return UUID(new_id_text())
 
 
-def new_id_text() -> str:
-    """Return a UUIDv7 as PostgreSQL writes it."""
+def new_id_text(random: bytes | None = None) -> str:
+    """Return a UUIDv7 as PostgreSQL writes it; ``random`` are 8 bytes of its own, where many are drawn at once."""
     ticks = _next_ticks()
-    tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    tail = int.from_bytes(random or os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
     time_part, tail_part = f"{ticks >> 12:012x}", f"{tail:016x}"
     return f"{time_part[:8]}-{time_part[8:]}-7{ticks & 0xFFF:03x}-{tail_part[:4]}-{tail_part[4:]}"

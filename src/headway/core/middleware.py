@@ -12,8 +12,8 @@ from uuid import uuid4
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway.core.problems import respond
 from headway.core.errors import HeadwayError
+from headway.core.problems import respond
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,100}")

@@ -19,9 +19,10 @@ from headway.core.errors import InvalidInputError, Issue
 from headway.core.validation import format_time, parse_time
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+CURSOR_CHARS = 8192  # a name of 512 characters, each escaped, fits
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="items a page")]
-Cursor = Annotated[str | None, Query(max_length=4096, description="next_cursor of the page before")]
+Cursor = Annotated[str | None, Query(max_length=CURSOR_CHARS, description="next_cursor of the page before")]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,7 +43,7 @@ def question(name: str, **filters: object) -> str:
 
 def encode(asked: str, key: Sequence[object]) -> str:
     """Return the cursor that begins after the row with this sort key."""
-    text = json.dumps([asked, *(_plain(part) for part in key)], separators=(",", ":"))
+    text = json.dumps([asked, *(_plain(part) for part in key)], separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -56,13 +57,12 @@ def decode(cursor: str | None, asked: str, kinds: Sequence[type]) -> list[Any] |
         return None
     try:
         made_for, *key = json.loads(base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), b"-_", validate=True))
-        if made_for != asked:
-            raise _refusal("cursor_mismatch", "was made with other filters; begin again without it")
-        return [_typed(part, kind) for part, kind in zip(key, kinds, strict=True)]
-    except InvalidInputError:
-        raise
+        typed = [_typed(part, kind) for part, kind in zip(key, kinds, strict=True)] if made_for == asked else None
     except Exception:  # noqa: BLE001 - whatever a made-up cursor does not hold
         raise _refusal("invalid_cursor", "is not a cursor of this list") from None
+    if typed is None:
+        raise _refusal("cursor_mismatch", "was made with other filters; begin again without it")
+    return typed
 
 
 def page(

@@ -5,7 +5,7 @@ word of detail to the caller and one error line in the log.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -50,8 +50,8 @@ def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) ->
     return Response(json.dumps(body), status_code=body["status"], headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Install the handlers."""
+def install(app: FastAPI, *, admit: Callable[[Request], Awaitable[None]]) -> None:
+    """Install the handlers; ``admit`` lets a caller in, or raises why not, before it learns that nothing is there."""
 
     @app.exception_handler(HeadwayError)
     async def _own(_request: Request, error: HeadwayError) -> Response:
@@ -64,7 +64,12 @@ def install(app: FastAPI) -> None:
         return respond(invalid_input(error))
 
     @app.exception_handler(HTTPException)
-    async def _framework(_request: Request, error: HTTPException) -> Response:
+    async def _framework(request: Request, error: HTTPException) -> Response:
+        if error.status_code in _FRAMEWORK:
+            try:
+                await admit(request)
+            except HeadwayError as refusal:
+                return respond(refusal)
         code, title = _FRAMEWORK.get(error.status_code, ("malformed_request", "Malformed request"))
         detail = "there is nothing at this path" if error.status_code == 404 else str(error.detail)
         return _response(document(status=error.status_code, code=code, title=title, detail=detail), error.headers)

@@ -121,7 +121,7 @@ def is_http_url(value: str) -> bool:
 
 
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_URL = re.compile(r"https?://[^\s/?#]+[^\s\x00-\x20]*", re.IGNORECASE)
+_URL = re.compile(r"https?://[^\s\x00-\x20\x7f/?#]+[^\s\x00-\x20\x7f]*", re.IGNORECASE)
 
 
 def format_time(time: datetime) -> str:
@@ -185,24 +185,26 @@ def check_json(value: object, prefix: Sequence[object] = ()) -> list[Issue]:
     pending: list[tuple[tuple[object, ...], object]] = [(tuple(prefix), value)]
     while pending and len(found) < MAX_ISSUES:
         path, node = pending.pop()
-        problem = None
-        if isinstance(node, str):
-            problem = _text_problem(node)
-        elif isinstance(node, dict):
+        if isinstance(node, dict):
             for key, child in node.items():
                 if (wrong_key := _text_problem(key)) is not None:
                     found.append(Issue(json_pointer(map(printable, (*path, key))), *wrong_key))
                 pending.append(((*path, key), child))
         elif isinstance(node, list):
             pending.extend(((*path, i), child) for i, child in enumerate(node))
-        elif isinstance(node, float):
-            if not math.isfinite(node):
-                problem = ("not_a_number", "must be a finite number")
-        elif isinstance(node, int) and not INT64_MIN <= node <= INT64_MAX:
-            problem = ("out_of_range", "must fit into 64 bits")
-        if problem is not None:
+        elif (problem := _scalar_problem(node)) is not None:
             found.append(Issue(json_pointer(map(printable, path)), *problem))
     return found
+
+
+def _scalar_problem(value: object) -> tuple[str, str] | None:
+    if isinstance(value, str):
+        return _text_problem(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not_a_number", "must be a finite number"
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        return "out_of_range", "must fit into 64 bits"
+    return None
 
 
 def _text_problem(text: str) -> tuple[str, str] | None:
@@ -237,7 +239,7 @@ def too_deep_error() -> BadRequestError:
 def _storable(value: str) -> str:
     problem = _text_problem(value)
     if problem is not None:
-        raise PydanticCustomError(problem[0], problem[1])  # type: ignore[arg-type]
+        raise PydanticCustomError(problem[0], problem[1])
     return value
 
 

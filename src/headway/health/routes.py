@@ -136,7 +136,9 @@ async def list_changes(
     since = since or now - DAY
     if since >= now:
         raise empty_window()
-    rows = await ends_queries.list_changes(connection, narrowed=fleet, since=since, now=now, after=after, limit=limit + 1)
+    rows = await ends_queries.list_changes(
+        connection, narrowed=fleet, since=since, now=now, after=after, limit=limit + 1
+    )
     return _by_time("changed_at", rows, limit, asked, Change)
 
 

@@ -52,7 +52,9 @@ def next_due(schedule: dict[str, Any], after: datetime) -> datetime:
     if "every_seconds" in schedule:
         return after + timedelta(seconds=schedule["every_seconds"])
     local = after.astimezone(zone(schedule["timezone"]))
-    return next(CronSim(schedule["cron"], local)).astimezone(UTC)
+    slots = (slot.astimezone(UTC) for slot in CronSim(schedule["cron"], local))
+    # begun in the hour that comes twice, the second time, the iterator goes through the first once more
+    return next(slot for slot in slots if slot > after)
 
 
 def grace(schedule: dict[str, Any]) -> timedelta:

@@ -5,9 +5,11 @@ transaction; the answer is made after its commit. Called by ``runs/routes.py``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import gc
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
 
 from headway.access.principal import Principal
 from headway.core import clock
@@ -18,7 +20,7 @@ from headway.runs.parsing import BrokenItem, RefusedItem
 from headway.runs.schemas import BatchResult, ItemError
 from headway.runs.writer import Outcome, Submission
 
-SLICE = 200
+SLICE_SECONDS = 0.01
 MAX_ERRORS = 1000
 SOURCE = "api"
 
@@ -32,22 +34,32 @@ class Batch:
         self.received = 0
         self._now = now
 
-    def take(self, items: Iterable[bytes], *, broken_is_fatal: bool) -> None:
-        """Parse and fold some items.
+    async def take(self, items: Iterable[bytes], *, broken_is_fatal: bool) -> None:
+        """Parse and fold some items, the event loop free every ``SLICE_SECONDS``.
 
         Raises:
             BadRequestError: an item is no JSON, where that means that the whole document is none.
+            TooLargeError: there are too many.
         """
+        due = time.perf_counter() + SLICE_SECONDS
         for raw in items:
-            index = self.received
-            self.received += 1
+            if self.received == splitting.MAX_ITEMS:
+                raise splitting.too_many()
             parsed = parsing.parse_item(raw, source=SOURCE, now=self._now)
             if isinstance(parsed, BrokenItem | RefusedItem):
                 if broken_is_fatal and isinstance(parsed, BrokenItem):
-                    raise splitting.not_json_error(index)
-                self.rejected[index] = parsed.issues
+                    raise splitting.not_json_error(self.received)
+                self._reject(self.received, parsed.issues)
             else:
-                self.submission.add(parsed, index)
+                self.submission.add(parsed, self.received)
+            self.received += 1
+            if time.perf_counter() >= due:
+                await asyncio.sleep(0)
+                due = time.perf_counter() + SLICE_SECONDS
+
+    def _reject(self, index: int, issues: list[Issue]) -> None:
+        # of what is not shown, the number is enough: 50,000 items can have 100 mistakes each
+        self.rejected[index] = issues if len(self.rejected) < MAX_ERRORS else []
 
     def refuse(self, outcome: Outcome) -> None:
         """Note the items whose pipeline cannot be used."""
@@ -63,6 +75,27 @@ class Batch:
         ]
 
 
+_paused = 0
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's collector of cycles from going through the ten thousands of objects of a batch.
+
+    It would find nothing, three times over, and hold the event loop for up to 200 ms each time. Drop the batch before
+    the end, or it is gone through then.
+    """
+    global _paused  # noqa: PLW0603 - there is one collector
+    _paused += 1
+    gc.disable()
+    try:
+        yield
+    finally:
+        _paused -= 1
+        if not _paused:
+            gc.enable()
+
+
 class NothingStoredError(InvalidInputError):
     """Batch refused."""
 
@@ -71,32 +104,24 @@ class NothingStoredError(InvalidInputError):
 
 async def take_document(batch: Batch, document: bytes) -> None:
     """Take the items of ``{"runs": [...]}``."""
-    items = splitting.split_document(document)
-    while chunk := list(islice(items, SLICE)):
-        batch.take(chunk, broken_is_fatal=True)
-        await asyncio.sleep(0)
+    await batch.take(splitting.split_document(document), broken_is_fatal=True)
 
 
 async def take_lines(batch: Batch, pieces: AsyncIterator[bytes]) -> None:
     """Take NDJSON as it arrives, one observation a line; blank lines do not count."""
-    rest: list[bytes] = []
+    rest = bytearray()
     async for piece in pieces:
         head, newline, tail = piece.rpartition(b"\n")
         if not newline:
-            rest.append(piece)
+            rest += piece
             continue
-        lines = [line for line in b"".join((*rest, head)).split(b"\n") if line.strip()]
-        rest = [tail] if tail else []
-        await _take_lines(batch, lines)
-    await _take_lines(batch, [line for line in [b"".join(rest)] if line.strip()])
+        await batch.take(_lines(bytes(rest) + head), broken_is_fatal=False)
+        rest = bytearray(tail)
+    await batch.take(_lines(bytes(rest)), broken_is_fatal=False)
 
 
-async def _take_lines(batch: Batch, lines: list[bytes]) -> None:
-    for start in range(0, len(lines), SLICE):
-        batch.take(lines[start : start + SLICE], broken_is_fatal=False)
-        if batch.received > splitting.MAX_ITEMS:
-            raise splitting.too_many()
-        await asyncio.sleep(0)
+def _lines(block: bytes) -> list[bytes]:
+    return [line for line in block.split(b"\n") if line.strip()]
 
 
 async def store(database: Database, batch: Batch, *, atomic: bool) -> BatchResult:

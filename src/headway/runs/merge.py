@@ -6,6 +6,7 @@ and batching of reports change nothing. ``runs/sql.py`` states the same law for 
 ``tests/property/test_merge_law.py`` holds both to each other and to the definition in ``DESIGN.md``.
 """
 
+from collections.abc import Mapping
 from copy import copy
 from datetime import datetime
 from typing import NamedTuple, TypeVar
@@ -53,31 +54,54 @@ EventKey = tuple[int, Status]
 
 
 class RunRecord:
-    """The state of one run and its history, as far as the reports at hand tell."""
+    """The state of one run and its history, as far as the reports at hand tell.
 
-    __slots__ = ("history", "state")
+    Nearly all records hold one report: its state then tells its history too, which is not spelled out.
+    """
+
+    __slots__ = ("_history", "state")
 
     def __init__(self, observation: RunObservation) -> None:
         self.state = state_of(observation)
-        self.history: dict[EventKey, EventState] = {(observation.attempt, observation.status): event_of(observation)}
+        self._history: dict[EventKey, EventState] | None = None
+
+    @property
+    def is_single(self) -> bool:
+        """Tell whether the state of this record is that of a single report."""
+        return self._history is None
+
+    @property
+    def history(self) -> Mapping[EventKey, EventState]:
+        """Return what is told of each attempt in each status."""
+        if self._history is None:
+            return {(self.state.attempt, self.state.status): _only_event(self.state)}
+        return self._history
 
     def add(self, observation: RunObservation) -> None:
         """Join one more observation."""
-        self.state = join_states(self.state, state_of(observation))
-        self._add_event((observation.attempt, observation.status), event_of(observation))
+        if observation.rank != self.state.rank or self._history is not None:
+            self._join(RunRecord(observation))
 
     def joined(self, other: "RunRecord") -> "RunRecord":
         """Return what this and another record of the same run tell together; both stay as they are."""
         both = copy(self)
-        both.state = join_states(self.state, other.state)
-        both.history = self.history.copy()
-        for key, event in other.history.items():
-            both._add_event(key, event)  # noqa: SLF001 - its own kind
+        both._join(other)  # noqa: SLF001 - its own kind
         return both
 
-    def _add_event(self, key: EventKey, event: EventState) -> None:
-        known = self.history.get(key)
-        self.history[key] = event if known is None else join_events(known, event)
+    def _join(self, other: "RunRecord") -> None:
+        history = dict(self.history)
+        for key, event in other.history.items():
+            known = history.get(key)
+            history[key] = event if known is None else join_events(known, event)
+        self._history = history
+        self.state = join_states(self.state, other.state)
+
+
+def _only_event(s: RunState) -> EventState:
+    """Return what a state of a single report says of its attempt in its status."""
+    return EventState(
+        s.observed_at, s.observed_at, s.started_at, s.finished_at, s.error_message, s.error_rank, s.source
+    )
 
 
 def state_of(o: RunObservation) -> RunState:
@@ -101,12 +125,6 @@ def state_of(o: RunObservation) -> RunState:
         o.payload,
         None if o.payload is None else rank,
     )
-
-
-def event_of(o: RunObservation) -> EventState:
-    """Return what a single observation says of its attempt in its status."""
-    error_rank = None if o.error_message is None else o.rank
-    return EventState(o.observed_at, o.observed_at, o.started_at, o.finished_at, o.error_message, error_rank, o.source)
 
 
 def join_states(a: RunState, b: RunState) -> RunState:

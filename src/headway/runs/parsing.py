@@ -5,7 +5,6 @@ neighbours. ``runs/ingestion.py`` calls ``parse_item`` for the batch doors, ``ru
 for a single run. The wire fields are those of ``CONTRACT`` "Runs"; ``source`` is the door's to set.
 """
 
-import json
 from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -13,11 +12,12 @@ from uuid import UUID
 from pydantic import Field, Strict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from headway.core import validation
-from headway.core.errors import Issue
+from headway.core import json_text, validation
+from headway.core.errors import BadRequestError, InvalidInputError, Issue
 from headway.core.validation import INT64_MAX, Slug, Wire
 from headway.pipelines.models import ENVIRONMENTS
-from headway.pipelines.reference import PipelineRef
+from headway.pipelines.reference import PipelineRef, Reference
+from headway.runs import splitting
 from headway.runs.observation import RunObservation, Status, observe
 
 YEAR = timedelta(days=366)
@@ -93,32 +93,45 @@ class BrokenItem(NamedTuple):
     issues: list[Issue]
 
 
+_NOT_JSON = BrokenItem([Issue("", "invalid_json", "is not JSON in UTF-8")])
+_TOO_DEEP = BrokenItem([Issue("", "too_deep", f"is nested beyond {validation.MAX_DEPTH} levels")])
 _validate = Observation.__pydantic_validator__.validate_json
 
 
 def parse_item(raw: bytes, *, source: str, now: datetime) -> RunObservation | RefusedItem | BrokenItem:
     """Turn one item of a batch into an observation, or say what is wrong with it."""
     try:
+        if len(raw) > splitting.OUTSIZED:
+            raw = splitting.slim(raw)
+        json_text.check_depth(raw)
         item: Observation = _validate(raw)
+        issues = validation.check_json(json_text.decode(raw)) if b"\\u0000" in raw else []
     except ValidationError as error:
         return _refused(raw, error)
-    if b"\\u0000" in raw and (issues := validation.check_json(json.loads(raw))):
+    except InvalidInputError as error:
+        return RefusedItem(list(error.issues))
+    except BadRequestError as error:
+        return _TOO_DEEP if error.problem_code == "too_deep" else _NOT_JSON
+    pipeline = _pipeline(item)
+    if isinstance(pipeline, Issue):
+        issues.append(pipeline)
+    if issues or isinstance(pipeline, Issue):
         return RefusedItem(issues)
-    reference: UUID | PipelineRef
+    return to_observation(item, pipeline=pipeline, external_run_id=item.external_run_id, source=source, now=now)
+
+
+def _pipeline(item: Observation) -> Reference | Issue:
+    """Return the pipeline that an item names, or what is wrong with how it does."""
     if item.pipeline_id is not None:
         if item.pipeline is not None:
-            return _refusal("/pipeline", "ambiguous_pipeline", "give pipeline_id or pipeline, not both")
+            return Issue("/pipeline", "ambiguous_pipeline", "give pipeline_id or pipeline, not both")
         if not validation.UUID_PATTERN.fullmatch(item.pipeline_id):
-            return _refusal("/pipeline_id", "invalid_uuid", "must be a UUID")
-        reference = UUID(item.pipeline_id)
-    elif item.pipeline is not None:
-        named = item.pipeline
-        reference = PipelineRef(
-            named.client, named.platform, named.name, named.external_id, named.environment or "prod"
-        )
-    else:
-        return _refusal("/pipeline_id", "missing", "pipeline_id or pipeline is required")
-    return to_observation(item, pipeline=reference, external_run_id=item.external_run_id, source=source, now=now)
+            return Issue("/pipeline_id", "invalid_uuid", "must be a UUID")
+        return UUID(item.pipeline_id)
+    named = item.pipeline
+    if named is None:
+        return Issue("/pipeline_id", "missing", "pipeline_id or pipeline is required")
+    return PipelineRef(named.client, named.platform, named.name, named.external_id, named.environment or "prod")
 
 
 def to_observation(
@@ -167,21 +180,17 @@ def _time(text: str | None, pointer: str, latest: datetime, issues: list[Issue])
     return time
 
 
-def _refusal(pointer: str, code: str, detail: str) -> RefusedItem:
-    return RefusedItem([Issue(pointer, code, detail)])
-
-
 def _refused(raw: bytes, error: ValidationError) -> RefusedItem | BrokenItem:
-    """Word what the validator refused; where it is the JSON itself, find out why with the lenient parser."""
-    errors = error.errors(include_url=False, include_input=False)
-    if errors[0]["type"] != "json_invalid":
-        return RefusedItem(validation.issues_of(errors))
-    broken = BrokenItem([Issue("", "invalid_json", "is not JSON in UTF-8")])
-    if validation.is_too_deep(raw):
-        return broken
+    """Word what the validator refused.
+
+    Where that is the JSON itself, the lenient parser finds out why; where it is a type, whether it was NaN and the like.
+    """
     try:
-        value = json.loads(raw.decode())
+        issues = validation.check_json(json_text.decode_leniently(raw))
     except (ValueError, RecursionError):
-        return broken
-    issues = validation.check_json(value)
-    return RefusedItem(issues) if issues else broken
+        return _NOT_JSON
+    errors = error.errors(include_url=False, include_input=False)
+    if errors[0]["type"] == "json_invalid":
+        return RefusedItem(issues) if issues else _NOT_JSON
+    named = {issue.pointer for issue in issues}
+    return RefusedItem(issues + [issue for issue in validation.issues_of(errors) if issue.pointer not in named])

@@ -149,15 +149,13 @@ async def list_runs(
             few = sa.func.unnest(sa.cast(list(ids), ARRAY(sa.Uuid))).table_valued("id", name="p").render_derived()
             statement = page.of_each(few)
         else:
-            statement = page.of(sa.select(*_RUN).where(runs.c.pipeline_id.in_(_pipelines(narrowed))))
-    elif narrowed.statuses and Status.SUCCESS not in narrowed.statuses:
-        statement = page.of_each_status()
+            statement = page.of_fleet(runs.c.pipeline_id.in_(_pipelines(narrowed)))
     else:
-        statement = page.of(sa.select(*_RUN))
+        statement = page.of_fleet(sa.true())
     return [RunRow._make(row) for row in await connection.execute(statement)]
 
 
-def _pipelines(narrowed: RunFilter) -> sa.Select[tuple[UUID]]:
+def _pipelines(narrowed: RunFilter) -> sa.Select[UUID]:
     statement = sa.select(Pipeline.id)
     if narrowed.client_id is not None:
         statement = statement.where(Pipeline.client_id == narrowed.client_id)
@@ -195,21 +193,28 @@ class _Page:
         return self._ordered(statement, runs.c.run_at, runs.c.id)
 
     def of_each(self, pipelines: Any) -> sa.Select[Any]:
-        """Return the page of several pipelines: the best of each one's own."""
-        own = self.of(sa.select(*_RUN).where(runs.c.pipeline_id == pipelines.c.id)).lateral("own")
-        return self._best(sa.select(own).select_from(pipelines.join(own, sa.true())), own)
+        """Return the page of several pipelines: the best of each one's own; whole rows are read of the page alone."""
+        place = (runs.c.pipeline_id, runs.c.run_at, runs.c.id)
+        own = self.of(sa.select(*place).where(runs.c.pipeline_id == pipelines.c.id)).lateral("own")
+        best = self._ordered(
+            sa.select(own).select_from(pipelines.join(own, sa.true())), own.c.run_at, own.c.id
+        ).subquery("best")
+        # lateral and limited, for the planner knows little of a page that it has not seen
+        whole = sa.select(*_RUN).where(*(column == best.c[column.name] for column in place)).limit(1).lateral("whole")
+        return self._ordered(sa.select(whole).select_from(best.join(whole, sa.true())), best.c.run_at, best.c.id)
 
-    def of_each_status(self) -> sa.Select[Any]:
-        """Return the page of several rare statuses: the best of each one's own."""
+    def of_fleet(self, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """Return the page of the fleet under a condition: in its order, or the best of each rare status."""
+        statuses = self._narrowed.statuses
+        if not statuses or Status.SUCCESS in statuses:
+            return self.of(sa.select(*_RUN).where(condition))
         parts = []
-        for status in self._narrowed.statuses:
+        for status in statuses:
             alone = _Page(self._narrowed._replace(statuses=(status,)), self._descending, self._after, self._limit)
-            parts.append(sa.select(alone.of(sa.select(*_RUN)).where(runs.c.status != "success").subquery()))
+            rare = sa.select(*_RUN).where(condition, runs.c.status != sa.literal_column("'success'"))
+            parts.append(sa.select(alone.of(rare).subquery()))
         own = sa.union_all(*parts).subquery("own")
-        return self._best(sa.select(own), own)
-
-    def _best(self, statement: sa.Select[Any], own: Any) -> sa.Select[Any]:
-        return self._ordered(statement, own.c.run_at, own.c.id)
+        return self._ordered(sa.select(own), own.c.run_at, own.c.id)
 
     def _ordered(self, statement: sa.Select[Any], run_at: Any, run_id: Any) -> sa.Select[Any]:
         order = (run_at.desc(), run_id.desc()) if self._descending else (run_at.asc(), run_id.asc())

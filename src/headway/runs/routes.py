@@ -62,7 +62,7 @@ async def post_batch(request: Request, caller: Caller, register: bool = False, a
         raise UnsupportedEncodingError(f"Content-Type must be {_JSON} or {_NDJSON}", code="unsupported_media_type")
     state = request.app.state
     batch = Batch(caller, register=register, now=clock.now())
-    with body.Reservation(state.in_flight) as held:
+    with body.Reservation(state.in_flight) as held, ingestion.collector_paused():
         if media == _NDJSON:
             pieces = body.stream(request, limit=splitting.MAX_BYTES, reservation=held)
             await ingestion.take_lines(batch, pieces)
@@ -71,6 +71,7 @@ async def post_batch(request: Request, caller: Caller, register: bool = False, a
             await ingestion.take_document(batch, document)
             del document
         result = await ingestion.store(state.database, batch, atomic=atomic)
+        del batch
     state.metrics.count_observations(ingestion.SOURCE, result.model_dump(exclude={"received", "errors"}))
     return result
 
@@ -86,7 +87,7 @@ async def post_run(
     request: Request,
     response: Response,
     caller: Caller,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=512)] = None,
+    idempotency_key: Annotated[FilterText, Header()] = None,
 ) -> Run:
     """Take one observation of a run: 201 where the run is new, 200 where it was known, with the run as stored."""
     external_run_id = run.external_run_id or idempotency_key or str(new_id())

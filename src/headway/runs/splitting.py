@@ -132,12 +132,15 @@ def _slim_value(name: object, item: bytes, start: int, end: int) -> bytes:
     if item[start] != ord('"'):
         is_payload = name == "payload" and item[start] == ord("{")
         return b'{"headway_truncated":true,"size_bytes":%d}' % (end - start) if is_payload else b"[]"
-    # Cut before the backslash of the last escape, or the character, that the limit falls into.
-    head = item[start : start + OUTSIZED].decode(errors="ignore").encode()
-    return head[: _WHOLE.match(head).end()] + b'"'  # type: ignore[union-attr] # it matches every text
+    head = _LAST_CHARACTER.sub(b"", item[start : start + OUTSIZED])
+    whole = _WHOLE.match(head)
+    assert whole is not None  # noqa: S101 - every text matches
+    return whole[0] + b'"'
 
 
-_WHOLE = re.compile(rb'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+', re.DOTALL)
+_LAST_CHARACTER = re.compile(rb"[\xc0-\xff][\x80-\xbf]*\Z")
+# A text without the escape, or the half of a surrogate pair, that the cut fell behind.
+_WHOLE = re.compile(rb'"(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB]..(?!.{6})).{4})*+', re.DOTALL)
 
 
 def _key_at(document: bytes, position: int) -> tuple[object, int]:
@@ -145,6 +148,8 @@ def _key_at(document: bytes, position: int) -> tuple[object, int]:
     key = _KEY.match(document, position)
     if key is None:
         raise not_json_error()
+    if len(key[1]) > OUTSIZED:
+        raise InvalidInputError(_FORM, issues=[Issue("", "too_long", "has a key far longer than that of any field")])
     return json_text.decode(key[1]), key.end()
 
 

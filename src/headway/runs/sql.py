@@ -9,7 +9,7 @@ commit) and goes to the tables in these statements, whatever its size; rows are 
 
 STAGING = """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_runs (
-    pipeline_id uuid, external_run_id text COLLATE "C", id uuid, rank bytea, attempt int, status text,
+    is_single bool, pipeline_id uuid, external_run_id text COLLATE "C", id uuid, rank bytea, attempt int, status text,
     status_reason text, source text, observed_at timestamptz, scheduled_for timestamptz, started_at timestamptz,
     finished_at timestamptz, rows_processed bigint, error_message text, error_rank bytea, url text, url_rank bytea,
     payload jsonb, payload_rank bytea
@@ -36,6 +36,7 @@ STATE_COLUMNS = (
     *(column for value in _CARRIED for column in (value, _RANKS[value])),
 )
 RUN_COLUMNS = ("pipeline_id", "external_run_id", "id", *STATE_COLUMNS)
+STAGED_RUN_COLUMNS = ("is_single", *RUN_COLUMNS)
 EVENT_COLUMNS = (
     "pipeline_id",
     "external_run_id",
@@ -157,14 +158,22 @@ ORDER BY s.pipeline_id, s.external_run_id
 ON CONFLICT (pipeline_id, external_run_id) DO UPDATE SET
     {_joined_state("r", "excluded")}
 WHERE {_changes_state("r", "excluded")}
-RETURNING r.pipeline_id, r.external_run_id, r.id::text
+RETURNING r.id::text, r.pipeline_id::text, r.external_run_id
 """
 
-# Grain: a row an attempt and status that was inserted or changed. Order: of the key. Index: pk_run_events.
+# The event that a run of a single report tells is told by its own row; those of the others are staged.
+_EVENTS = f"""
+    SELECT {_columns(EVENT_COLUMNS)} FROM staged_events
+    UNION ALL
+    SELECT pipeline_id, external_run_id, attempt, status, observed_at, observed_at, started_at, finished_at,
+           error_message, CASE WHEN error_message IS NOT NULL THEN rank END, source
+    FROM staged_runs WHERE is_single"""
+
+# Order: of the key. Index: pk_run_events.
 JOIN_EVENTS = f"""
 INSERT INTO run_events AS e ({_columns(EVENT_COLUMNS)}, recorded_at)
 SELECT {_columns(EVENT_COLUMNS, "s.")}, %(now)s
-FROM staged_events s
+FROM ({_EVENTS}) s
 LEFT JOIN LATERAL (
     SELECT {_columns(EVENT_COLUMNS, "k.")} FROM run_events k
     WHERE k.pipeline_id = s.pipeline_id AND k.external_run_id = s.external_run_id
@@ -175,5 +184,6 @@ ORDER BY s.pipeline_id, s.external_run_id, s.attempt, s.status
 ON CONFLICT (pipeline_id, external_run_id, attempt, status) DO UPDATE SET
     {_joined_event("e", "excluded")}
 WHERE {_changes_event("e", "excluded")}
-RETURNING e.pipeline_id, e.external_run_id
 """
+# Grain: a row an attempt and status that was inserted or changed.
+JOIN_EVENTS_TOLD = f"{JOIN_EVENTS}RETURNING e.pipeline_id::text, e.external_run_id"
