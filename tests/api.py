@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -12,6 +13,22 @@ from fastapi import FastAPI
 PROBLEM = "application/problem+json"
 
 
+@cache
+def _validator(schema: str) -> jsonschema.Draft202012Validator:
+    """Return what checks answers against one schema of the document."""
+    return jsonschema.Draft202012Validator({**json.loads(schema), "components": _documents[0]["components"]})
+
+
+_documents: list[dict[str, Any]] = []
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """Return the document, made once: it is the same for every service."""
+    if not _documents:
+        _documents.append(app.openapi())
+    return _documents[0]
+
+
 class Api:
     """Calls the service and checks each answer against its OpenAPI document."""
 
@@ -19,7 +36,7 @@ class Api:
         self.app = app
         self._client = client
         self._headers = headers or {}
-        self._document: dict[str, Any] = app.openapi()
+        self._document = _document(app)
 
     def with_key(self, key: str) -> "Api":
         """Return a client that sends this key."""
@@ -100,8 +117,7 @@ class Api:
             assert media == PROBLEM, f"{method} {template} answered {response.status_code} as {media}"
         if media in ("application/json", PROBLEM) and media in content:
             schema = content[media].get("schema", {})
-            document = {**schema, "components": self._document["components"]}
-            jsonschema.Draft202012Validator(document).validate(json.loads(response.content))
+            _validator(json.dumps(schema)).validate(json.loads(response.content))
 
     def _template(self, method: str, path: str) -> str | None:
         """Return the path of the document that a request's path fits."""

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 import headway.migrations
+from headway.core import logging
 from headway.core.db import Database
 from headway.embedded.server import EmbeddedServer
 from headway.main import create_app
@@ -117,6 +118,12 @@ async def database(app_url: str, db: psycopg.Connection[dict[str, Any]]) -> Asyn
 
 
 SettingsMaker = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _logging() -> None:
+    """Log as the service does: the default would print every frame's variables for a crash."""
+    logging.configure("warning", "json")
 
 
 @pytest.fixture

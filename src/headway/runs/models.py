@@ -67,7 +67,7 @@ runs = Table(
     CheckConstraint("rows_processed >= 0", name="rows_processed"),
     CheckConstraint("char_length(external_run_id) BETWEEN 1 AND 512", name="external_run_id"),
     CheckConstraint("finished_at IS NULL OR status NOT IN ('queued', 'running')", name="finished_at"),
-    # GET /runs/{id}
+    # a run by our own id
     Index("ix_runs_id", "id"),
     # a pipeline's latest run, its pages, its windows; health reads per pipeline
     Index("ix_runs_pipeline_id_run_at", "pipeline_id", "run_at", "id"),
