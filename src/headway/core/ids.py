@@ -3,30 +3,34 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 from uuid import UUID
 
 _lock = threading.Lock()
 _last = 0
 
 
-def _next_ticks() -> int:
-    """Return a number that always grows: milliseconds in the upper 48 bits, a finer part in the lower 12."""
+def _take_ticks(count: int) -> int:
+    """Return the first of some numbers that always grow: milliseconds in the upper 48 bits, a finer part in the lower 12."""
     global _last  # noqa: PLW0603 - the one counter of the process
     nanoseconds = time.time_ns()
     ticks = (nanoseconds // 1_000_000 << 12) | (nanoseconds % 1_000_000 * 4096 // 1_000_000)
     with _lock:
-        _last = max(_last + 1, ticks)
-        return _last
+        first = max(_last + 1, ticks)
+        _last = first + count - 1
+        return first
 
 
 def new_id() -> UUID:
     """Return a UUIDv7."""
-    return UUID(new_id_text())
+    return UUID(next(new_id_texts(1)))
 
 
-def new_id_text(random: bytes | None = None) -> str:
-    """Return a UUIDv7 as PostgreSQL writes it; ``random`` are 8 bytes of its own, where many are drawn at once."""
-    ticks = _next_ticks()
-    tail = int.from_bytes(random or os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    time_part, tail_part = f"{ticks >> 12:012x}", f"{tail:016x}"
-    return f"{time_part[:8]}-{time_part[8:]}-7{ticks & 0xFFF:03x}-{tail_part[:4]}-{tail_part[4:]}"
+def new_id_texts(count: int) -> Iterator[str]:
+    """Yield UUIDv7s as PostgreSQL writes them; time and chance are asked for all of them at once."""
+    first, random = _take_ticks(count), os.urandom(8 * count)
+    for n in range(count):
+        ticks = first + n
+        tail = int.from_bytes(random[8 * n : 8 * n + 8]) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+        head, end = f"{ticks >> 12:012x}", f"{tail:016x}"
+        yield f"{head[:8]}-{head[8:]}-7{ticks & 0xFFF:03x}-{end[:4]}-{end[4:]}"

@@ -82,7 +82,7 @@ def _end(statuses: str, where: str = "true", *, first: bool = False) -> str:
     """Return the look-up of one pipeline's last end (or first), of some statuses and under some condition.
 
     The condition may name ``{at}``, ``{run_id}``, ``{attempt}`` and ``{ended_at}``. Index: ix_runs_pipeline_id_run_at
-    or ix_runs_failed, with those of ``_SUPERSEDED``.
+    or ix_runs_pipeline_id_rare, with those of ``_SUPERSEDED``.
     """
     direction = "" if first else " DESC"
     own = where.format(at="r.run_at", run_id="r.id", attempt="r.attempt", ended_at=END)
@@ -121,7 +121,7 @@ async def list_changes(
     """Return a page of pipelines whose health differs from that at ``since``, the latest change first, then by id.
 
     Only pipelines whose latest end came since, that have none that decides, or that became late since are looked at
-    more closely. Indexes: ix_runs_pipeline_id_run_at, ix_runs_failed, ix_runs_reattempted, pk_run_events.
+    more closely. Indexes: ix_runs_pipeline_id_run_at, ix_runs_pipeline_id_rare, ix_runs_reattempted, pk_run_events.
     """
     cte, parameters = fleet(narrowed)
     page = "WHERE (changed_at, pipeline_id) < (:after_at, :after_id)" if after else ""

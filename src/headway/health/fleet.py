@@ -43,7 +43,7 @@ LATEST_SUCCESS = f"""(
     WHERE r.pipeline_id = f.pipeline_id AND r.status = 'success'
     ORDER BY r.run_at DESC, r.id DESC LIMIT 1
 )"""
-# Failed runs after the latest good one, "good". Index: ix_runs_failed.
+# Failed runs after the latest good one, "good". Index: ix_runs_pipeline_id_rare.
 STREAK = """runs r WHERE r.pipeline_id = f.pipeline_id AND r.status = 'failed'
     AND (good.run_at IS NULL OR (r.run_at, r.id) > (good.run_at, good.id))"""
 # A row where the expected run has started, or its grace is not over yet: no row is late.

@@ -38,7 +38,7 @@ async def list_failing(
 ) -> Sequence[sa.Row[Any]]:
     """Return a page of failing pipelines, the longest failing first, then by id.
 
-    Indexes: ix_runs_pipeline_id_run_at, of the streaks ix_runs_failed.
+    Indexes: ix_runs_pipeline_id_run_at, of the streaks ix_runs_pipeline_id_rare.
     """
     cte, parameters = fleet(narrowed)
     page = "WHERE (failing_since, pipeline_id) > (:after_at, :after_id)" if after else ""
@@ -143,7 +143,7 @@ CROSS JOIN LATERAL (
 async def list_latest(connection: AsyncConnection, *, narrowed: FleetFilter, until: datetime) -> Sequence[sa.Row[Any]]:
     """Return the first pipelines by name, then id, with the latest run of each before a time, and its streak of failures.
 
-    Indexes: ix_runs_pipeline_id_run_at, of the streaks ix_runs_failed.
+    Indexes: ix_runs_pipeline_id_run_at, of the streaks ix_runs_pipeline_id_rare.
     """
     cte, parameters = fleet(narrowed)
     before = "r.pipeline_id = f.pipeline_id AND r.run_at < :until"

@@ -69,12 +69,19 @@ runs = Table(
     CheckConstraint("finished_at IS NULL OR status NOT IN ('queued', 'running')", name="finished_at"),
     # a run by our own id
     Index("ix_runs_id", "id"),
-    # a pipeline's latest run, its pages, its windows; health reads per pipeline
-    Index("ix_runs_pipeline_id_run_at", "pipeline_id", "run_at", "id"),
+    # a pipeline's latest run, its pages, its windows; health reads per pipeline, which walk it by status alone
+    Index("ix_runs_pipeline_id_run_at", "pipeline_id", "run_at", "id", postgresql_include=["status"]),
     # pages and windows of the fleet
     Index("ix_runs_run_at", "run_at", "id"),
     # pages by a rare status (the common one is found by the two above); failing, streaks
-    Index("ix_runs_failed", "pipeline_id", "run_at", "id", postgresql_where=text("status = 'failed'")),
+    Index(
+        "ix_runs_pipeline_id_rare",
+        "pipeline_id",
+        "status",
+        "run_at",
+        "id",
+        postgresql_where=text("status <> 'success'"),
+    ),
     Index("ix_runs_rare", "status", "run_at", "id", postgresql_where=text("status <> 'success'")),
     # attempts that a later one superseded: their ends stand in the history alone
     Index("ix_runs_reattempted", "pipeline_id", "updated_at", postgresql_where=text("attempt > 1")),

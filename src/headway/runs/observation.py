@@ -110,9 +110,9 @@ def observe(
     content = "\0".join(
         (
             "" if status_reason is None else "=" + status_reason,
-            "" if scheduled_for is None else scheduled_for.isoformat(),
-            "" if started_at is None else started_at.isoformat(),
-            "" if finished_at is None else finished_at.isoformat(),
+            "" if scheduled_for is None else str(_microseconds(scheduled_for)),
+            "" if started_at is None else str(_microseconds(started_at)),
+            "" if finished_at is None else str(_microseconds(finished_at)),
             "" if rows_processed is None else str(rows_processed),
             "" if error_message is None else "=" + error_message,
             "" if url is None else "=" + url,
@@ -191,5 +191,4 @@ def _canonical(payload: dict[str, Any]) -> str:
     return text if redacted is payload else _to_json(redacted)
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode

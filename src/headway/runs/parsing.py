@@ -6,6 +6,7 @@ for a single run. The wire fields are those of ``CONTRACT`` "Runs"; ``source`` i
 """
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
@@ -95,6 +96,7 @@ class BrokenItem(NamedTuple):
 
 _NOT_JSON = BrokenItem([Issue("", "invalid_json", "is not JSON in UTF-8")])
 _TOO_DEEP = BrokenItem([Issue("", "too_deep", f"is nested beyond {validation.MAX_DEPTH} levels")])
+_uuid = lru_cache(maxsize=4096)(UUID)  # a batch names the same pipelines again and again
 _validate = Observation.__pydantic_validator__.validate_json
 
 
@@ -127,7 +129,7 @@ def _pipeline(item: Observation) -> Reference | Issue:
             return Issue("/pipeline", "ambiguous_pipeline", "give pipeline_id or pipeline, not both")
         if not validation.UUID_PATTERN.fullmatch(item.pipeline_id):
             return Issue("/pipeline_id", "invalid_uuid", "must be a UUID")
-        return UUID(item.pipeline_id)
+        return _uuid(item.pipeline_id)
     named = item.pipeline
     if named is None:
         return Issue("/pipeline_id", "missing", "pipeline_id or pipeline is required")

@@ -135,7 +135,7 @@ async def list_runs(
 ) -> list[RunRow]:
     """Return a page of runs, at most ``limit``, in the order of ``(run_at, id)``.
 
-    Indexes: of a pipeline or a few ix_runs_pipeline_id_run_at or ix_runs_failed, of the fleet ix_runs_run_at or, for
+    Indexes: of a pipeline or a few ix_runs_pipeline_id_run_at or ix_runs_pipeline_id_rare, of the fleet ix_runs_run_at or, for
     statuses other than success, ix_runs_rare; by external_run_id pk_runs.
     """
     page = _Page(narrowed, descending, after, limit)

@@ -15,6 +15,7 @@ from headway.core.errors import BadRequestError, HeadwayError, InvalidInputError
 MAX_ITEMS = 50_000
 MAX_BYTES = 64 * 1024 * 1024
 OUTSIZED = 1024 * 1024
+_BRACE = ord("{")
 _FORM = 'the body must be {"runs": [...]}'
 
 _SPACE = rb"[ \t\n\r]*+"
@@ -161,7 +162,20 @@ def _after_field(document: bytes, position: int) -> tuple[bool, int]:
     return after[1] is None, after.end()
 
 
+def _end_of_plain(document: bytes, position: int) -> int:
+    """Return where a short object without nesting and escapes ends, which most items are; 0 where it is not one."""
+    if document[position] != _BRACE:
+        return 0
+    end = document.find(b"}", position, position + 4096)
+    if end < 0 or document.find(b"{", position + 1, end) >= 0 or document.find(b"\\", position, end) >= 0:
+        return 0
+    # with an even number of quotes before it, this brace stands in no string
+    return 0 if document.count(b'"', position, end) % 2 else end + 1
+
+
 def _end_of_value(document: bytes, position: int, levels: int) -> int:
+    if position < len(document) and (end := _end_of_plain(document, position)):
+        return end
     match = _USUAL.match(document, position) or _SCALAR.match(document, position)
     if match is not None:
         return match.end()

@@ -7,8 +7,8 @@ not written. Tests: ``tests/property/test_merge_law.py``, ``tests/runs/test_writ
 """
 
 import asyncio
-import os
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -42,19 +42,17 @@ class Submission:
         self.principal = principal
         self.register = register
         self.records: dict[tuple[Reference, str], RunRecord] = {}
-        self.items: dict[Reference, list[int]] = {}
+        self.items: defaultdict[Reference, list[int]] = defaultdict(list)
         self.size = 0
 
     def add(self, observation: RunObservation, index: int = 0) -> None:
         """Join an observation, the caller's item number ``index``."""
         reference = observation.pipeline
-        key = (reference, observation.external_run_id)
-        record = self.records.get(key)
-        if record is None:
-            self.records[key] = RunRecord(observation)
-        else:
-            record.add(observation)
-        self.items.setdefault(reference, []).append(index)
+        alone = RunRecord(observation)
+        known = self.records.setdefault((reference, observation.external_run_id), alone)
+        if known is not alone:
+            known.add(observation)
+        self.items[reference].append(index)
         self.size += 1
 
 
@@ -84,10 +82,39 @@ async def write(connection: AsyncConnection, submissions: Sequence[Submission], 
     """
     asks = [registry.Ask(list(s.items), s.principal, s.register) for s in submissions]
     resolved = await registry.resolve(connection, asks, now=now)
-    merged: dict[RunKey, RunRecord] = {}
-    keys = [await _merge(merged, s, p) for s, p in zip(submissions, resolved, strict=True)]
+    merged = _Merged()
+    places = [await _merge(merged, s, p) for s, p in zip(submissions, resolved, strict=True)]
     new, changed = await _join(connection, merged, now=now)
-    return [await _outcome(s, p, k, new, changed) for s, p, k in zip(submissions, resolved, keys, strict=True)]
+    outcomes = []
+    for submission, pipelines, mine in zip(submissions, resolved, places, strict=True):
+        inserted = new.intersection(mine)
+        refused = _refused(submission, pipelines)
+        updated = len(changed.intersection(mine))
+        unchanged = submission.size - len(refused) - len(inserted) - updated
+        keys = [merged.keys[place] for place in mine]
+        outcomes.append(Outcome(len(inserted), updated, unchanged, refused, keys))
+        new -= inserted
+        changed |= inserted  # to whoever comes next
+    return outcomes
+
+
+class _Merged:
+    """The runs that all submissions tell of, each at a place of its own: numbers are cheaper to handle than keys."""
+
+    def __init__(self) -> None:
+        self.places: dict[RunKey, int] = {}
+        self.keys: list[RunKey] = []
+        self.records: list[RunRecord] = []
+
+    def add(self, key: RunKey, record: RunRecord) -> int:
+        """Join a record; returns its place."""
+        place = self.places.setdefault(key, len(self.keys))
+        if place == len(self.keys):
+            self.keys.append(key)
+            self.records.append(record)
+        else:
+            self.records[place] = self.records[place].joined(record)
+        return place
 
 
 T = TypeVar("T")
@@ -102,73 +129,55 @@ async def _in_slices(items: Iterable[T]) -> AsyncIterator[list[T]]:
             await asyncio.sleep(0)
 
 
-async def _merge(
-    merged: dict[RunKey, RunRecord], submission: Submission, pipelines: dict[Reference, UUID | Refusal]
-) -> list[RunKey]:
+async def _merge(merged: _Merged, submission: Submission, pipelines: dict[Reference, UUID | Refusal]) -> list[int]:
     """Add the records of one submission, which stays as it is: it may be tried again without its neighbours."""
-    keys: dict[RunKey, None] = {}
+    places: dict[int, None] = {}
     async for part in _in_slices(submission.records.items()):
         for (reference, external_run_id), record in part:
             pipeline_id = pipelines[reference]
             if isinstance(pipeline_id, UUID):
-                key = (pipeline_id, external_run_id)
-                keys[key] = None
-                known = merged.setdefault(key, record)
-                if known is not record:
-                    merged[key] = known.joined(record)
-    return list(keys)
+                places[merged.add((pipeline_id, external_run_id), record)] = None
+    return list(places)
 
 
-async def _outcome(
-    submission: Submission,
-    pipelines: dict[Reference, UUID | Refusal],
-    keys: list[RunKey],
-    new: set[RunKey],
-    changed: set[RunKey],
-) -> Outcome:
-    refused = {
+def _refused(submission: Submission, pipelines: dict[Reference, UUID | Refusal]) -> dict[int, Refusal]:
+    """Return the items whose pipeline cannot be used, by their index."""
+    return {
         index: answer
         for reference, answer in pipelines.items()
         if isinstance(answer, Refusal)
         for index in submission.items[reference]
     }
-    inserted = updated = 0
-    async for part in _in_slices(keys):
-        mine = new.intersection(part)
-        inserted += len(mine)
-        updated += len(changed.intersection(part))
-        new -= mine
-        changed |= mine  # to whoever comes next
-    unchanged = submission.size - len(refused) - inserted - updated
-    return Outcome(inserted, updated, unchanged, refused, keys)
 
 
-async def _join(
-    connection: AsyncConnection, records: dict[RunKey, RunRecord], *, now: datetime
-) -> tuple[set[RunKey], set[RunKey]]:
-    """Join records to the tables; returns the runs that are new and those that changed."""
-    if not records:
+async def _join(connection: AsyncConnection, merged: _Merged, *, now: datetime) -> tuple[set[int], set[int]]:
+    """Join what is merged to the tables; returns the places of the runs that are new and of those that changed."""
+    if not merged.keys:
         return set(), set()
     raw = await connection.get_raw_connection()
     driver = raw.driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
     async with driver.cursor() as cursor:
-        staged: dict[str, RunKey] = {}
-        await _copy(cursor, "staged_runs", sql.STAGED_RUN_COLUMNS, _run_rows(records, staged))
+        staged: dict[str, int] = {}
+        await _copy(cursor, "staged_runs", sql.STAGED_RUN_COLUMNS, _run_rows(merged, staged))
         await cursor.execute(sql.JOIN_RUNS, {"now": now})
-        new: set[RunKey] = set()
-        changed: set[RunKey] = set()
+        new: set[int] = set()
+        changed: set[int] = set()
         async for part in _fetched(cursor):
-            # a row is new where it has the id that it was staged with
-            new.update([staged[run_id] for run_id, _, _ in part if run_id in staged])
-            changed.update([(UUID(pipeline), external) for run_id, pipeline, external in part if run_id not in staged])
-        await _copy(cursor, "staged_events", sql.EVENT_COLUMNS, _event_rows(records))
-        if len(new) + len(changed) == len(records):
+            for run_id, pipeline, external_run_id in part:
+                # a row is new where it has the id that it was staged with
+                place = staged.get(run_id)
+                if place is not None:
+                    new.add(place)
+                else:
+                    changed.add(merged.places[UUID(pipeline), external_run_id])
+        await _copy(cursor, "staged_events", sql.EVENT_COLUMNS, _event_rows(merged))
+        if len(new) + len(changed) == len(merged.keys):
             await cursor.execute(sql.JOIN_EVENTS, {"now": now})
         else:
             await cursor.execute(sql.JOIN_EVENTS_TOLD, {"now": now})
             async for part in _fetched(cursor):
-                changed.update([(UUID(pipeline), external_run_id) for pipeline, external_run_id in part])
+                changed.update([merged.places[UUID(pipeline), external_run_id] for pipeline, external_run_id in part])
     return new, changed - new
 
 
@@ -194,96 +203,90 @@ async def _copy(cursor: psycopg.AsyncCursor[Any], table: str, columns: tuple[str
         await copy.write("".join(block).encode())
 
 
-def _run_rows(records: dict[RunKey, RunRecord], staged: dict[str, RunKey]) -> Iterator[str]:
+def _run_rows(merged: _Merged, staged: dict[str, int]) -> Iterator[str]:
     """Return the lines of runs; ``staged`` takes the ids that they have if they are new."""
-    for (key, record), random in zip(records.items(), _randoms(), strict=False):
-        run_id = ids.new_id_text(random)
-        staged[run_id] = key
+    for place, (record, run_id) in enumerate(zip(merged.records, ids.new_id_texts(len(merged.records)), strict=True)):
+        staged[run_id] = place
+        pipeline_id, name = merged.keys[place]
         s = record.state
         rank = s.rank
         finished_at = _time(s.finished_at)
-        yield _line(
-            (
-                "t" if record.is_single else "f",
-                key[0].hex,
-                _escaped(key[1]),
-                run_id,
-                _bytea(rank),
-                str(s.attempt),
-                s.status.value,
-                _text(s.status_reason),
-                _escaped(s.source),
-                finished_at if s.observed_at is s.finished_at else _time(s.observed_at),
-                _time(s.scheduled_for),
-                _time(s.started_at),
-                finished_at,
-                _NULL if s.rows_processed is None else str(s.rows_processed),
-                _text(s.error_message),
-                _other_rank(s.error_rank, rank),
-                _text(s.url),
-                _other_rank(s.url_rank, rank),
-                _text(s.payload),
-                _other_rank(s.payload_rank, rank),
-            )
+        external_run_id, reason, source, error, url, payload = _escaped(
+            (name, s.status_reason, s.source, s.error_message, s.url, s.payload)
         )
+        line = (
+            "t" if record.is_single else "f",
+            pipeline_id.hex,
+            external_run_id,
+            run_id,
+            _bytea(rank),
+            str(s.attempt),
+            s.status.value,
+            reason,
+            source,
+            finished_at if s.observed_at is s.finished_at else _time(s.observed_at),
+            _time(s.scheduled_for),
+            _time(s.started_at),
+            finished_at,
+            None if s.rows_processed is None else str(s.rows_processed),
+            error,
+            _other_rank(s.error_rank, rank),
+            url,
+            _other_rank(s.url_rank, rank),
+            payload,
+            _other_rank(s.payload_rank, rank),
+        )
+        yield _line(line)
 
 
-def _randoms() -> Iterator[bytes]:
-    """Yield the random parts of ids, drawn many at a time: asking the system costs as much as the rest of an id."""
-    while True:
-        drawn = os.urandom(8 * COPY_LINES)
-        yield from (drawn[start : start + 8] for start in range(0, len(drawn), 8))
-
-
-def _event_rows(records: dict[RunKey, RunRecord]) -> Iterator[str]:
+def _event_rows(merged: _Merged) -> Iterator[str]:
     """Return the lines of the events that are not told by the line of their run."""
-    for (pipeline_id, external_run_id), record in records.items():
+    for (pipeline_id, external_run_id), record in zip(merged.keys, merged.records, strict=True):
         if record.is_single:
             continue
         for (attempt, status), e in record.history.items():
-            yield _line(
-                (
-                    pipeline_id.hex,
-                    _escaped(external_run_id),
-                    str(attempt),
-                    status.value,
-                    _time(e.occurred_at),
-                    _time(e.last_occurred_at),
-                    _time(e.started_at),
-                    _time(e.finished_at),
-                    _text(e.error_message),
-                    _NULL if e.error_rank is None else _bytea(e.error_rank),
-                    _escaped(e.source),
-                )
+            name, error, source = _escaped((external_run_id, e.error_message, e.source))
+            line = (
+                pipeline_id.hex,
+                name,
+                str(attempt),
+                status.value,
+                _time(e.occurred_at),
+                _time(e.last_occurred_at),
+                _time(e.started_at),
+                _time(e.finished_at),
+                error,
+                None if e.error_rank is None else _bytea(e.error_rank),
+                source,
             )
+            yield _line(line)
 
 
 # COPY's text format: https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-FILE-FORMATS-TEXT
-_NULL = r"\N"
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
-def _line(fields: Iterable[str]) -> str:
-    return "\t".join(fields) + "\n"
+def _escaped(texts: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """Return texts as COPY takes them. One look at all of them, as few have to be changed."""
+    if _SPECIAL.search("".join(filter(None, texts))) is None:
+        return texts
+    return tuple(None if text is None else text.translate(_ESCAPES) for text in texts)
 
 
-def _escaped(value: str) -> str:
-    return value if _SPECIAL.search(value) is None else value.translate(_ESCAPES)
+def _line(fields: tuple[str | None, ...]) -> str:
+    """Return the fields as a line of COPY; None is NULL."""
+    return "\t".join([r"\N" if field is None else field for field in fields]) + "\n"
 
 
-def _text(value: str | None) -> str:
-    return _NULL if value is None else _escaped(value)
-
-
-def _time(value: datetime | None) -> str:
-    return _NULL if value is None else value.isoformat()
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat()
 
 
 def _bytea(value: bytes) -> str:
     return r"\\x" + value.hex()
 
 
-def _other_rank(carrier: bytes | None, winner: bytes) -> str:
+def _other_rank(carrier: bytes | None, winner: bytes) -> str | None:
     """Return the rank of a value's own report where that is not the deciding one."""
-    return _NULL if carrier is None or carrier == winner else _bytea(carrier)
+    return None if carrier is None or carrier == winner else _bytea(carrier)

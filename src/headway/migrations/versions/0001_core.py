@@ -341,14 +341,20 @@ def upgrade() -> None:
         comment="One row a run: the join of all reports ever received of it",
     )
     op.create_index(
-        "ix_runs_failed",
+        "ix_runs_pipeline_id_rare",
+        "runs",
+        ["pipeline_id", "status", "run_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("status <> 'success'"),
+    )
+    op.create_index("ix_runs_id", "runs", ["id"], unique=False)
+    op.create_index(
+        "ix_runs_pipeline_id_run_at",
         "runs",
         ["pipeline_id", "run_at", "id"],
         unique=False,
-        postgresql_where=sa.text("status = 'failed'"),
+        postgresql_include=["status"],
     )
-    op.create_index("ix_runs_id", "runs", ["id"], unique=False)
-    op.create_index("ix_runs_pipeline_id_run_at", "runs", ["pipeline_id", "run_at", "id"], unique=False)
     op.create_index(
         "ix_runs_rare",
         "runs",
@@ -370,9 +376,9 @@ def downgrade() -> None:
     op.drop_index("ix_runs_run_at", table_name="runs")
     op.drop_index("ix_runs_reattempted", table_name="runs", postgresql_where=sa.text("attempt > 1"))
     op.drop_index("ix_runs_rare", table_name="runs", postgresql_where=sa.text("status <> 'success'"))
-    op.drop_index("ix_runs_pipeline_id_run_at", table_name="runs")
+    op.drop_index("ix_runs_pipeline_id_run_at", table_name="runs", postgresql_include=["status"])
     op.drop_index("ix_runs_id", table_name="runs")
-    op.drop_index("ix_runs_failed", table_name="runs", postgresql_where=sa.text("status = 'failed'"))
+    op.drop_index("ix_runs_pipeline_id_rare", table_name="runs", postgresql_where=sa.text("status <> 'success'"))
     op.drop_table("runs")
     op.drop_index("uq_alert_rules_active", table_name="alert_rules", postgresql_where=sa.text("is_enabled"))
     op.drop_table("alert_rules")
