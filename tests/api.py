@@ -43,15 +43,18 @@ class Api:
         return Api(self.app, self._client, {"Authorization": f"Bearer {key}"})
 
     async def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        """Send a request; paths begin after /api/v1 unless they are whole."""
+        """Send a request; paths begin after /api/v1 unless they are whole. ``raw``: as it is, and not checked."""
+        raw = options.pop("raw", False)
         whole = (
             path
-            if path.startswith(("/api/", "/in/", "/ping/", "/healthz", "/readyz", "/metrics", "/openapi", "/docs"))
+            if raw
+            or path.startswith(("/api/", "/in/", "/ping/", "/healthz", "/readyz", "/metrics", "/openapi", "/docs"))
             else "/api/v1" + path
         )
         headers = self._headers | options.pop("headers", {})
         response = await self._client.request(method, whole, headers=headers, **options)
-        self._check(method, whole, response)
+        if not raw:
+            self._check(method, whole, response)
         return response
 
     async def get(self, path: str, **options: Any) -> httpx2.Response:

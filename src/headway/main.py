@@ -19,6 +19,7 @@ from headway.clients.routes import routes as client_routes
 from headway.core import clock, docs_page, problems
 from headway.core.body import InFlight
 from headway.core.db import Database
+from headway.core.locality import LocalOnlyMiddleware
 from headway.core.metrics import Metrics
 from headway.core.middleware import RequestMiddleware
 from headway.health.routes import routes as health_routes
@@ -65,6 +66,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     problems.install(app, admit=gate.admit_unmatched)
     docs_page.install(app)
     openapi.install(app)
+    if settings.auth == "none":
+        app.add_middleware(LocalOnlyMiddleware)
     app.add_middleware(RequestMiddleware)
     return app
 

@@ -125,3 +125,13 @@ async def test_overload_is_503_and_never_429(api: Api) -> None:
     response = await api.post("/api/v1/lineage", json=event())
     assert response.status_code == 503
     assert response.headers["Retry-After"]
+
+
+async def test_unknown_word_is_running_and_counted(api: Api) -> None:
+    assert (await api.post("/api/v1/lineage", json=event(eventType="PONDERING"))).status_code == 200
+    (run,) = (await api.get("/runs")).json()["items"]
+    assert (run["status"], run["status_reason"]) == ("running", "PONDERING")
+    metrics = (await api.get("/metrics")).text
+    assert 'headway_unknown_status_words_total{source="openlineage"} 1.0' in metrics
+    assert 'headway_ingest_lag_seconds_count{source="openlineage"} 1.0' in metrics
+    assert 'headway_observations_total{result="inserted",source="openlineage"} 1.0' in metrics

@@ -1,8 +1,7 @@
-"""The gate that every request under ``/api/v1`` passes, in this order: host, key, scope, path, query, body.
+"""The gate that every request under ``/api/v1`` passes, in this order: key, scope, path, query, body.
 
 ``Route`` is the class of all our routes, so that a new one cannot forget it (``tests/contract/test_access.py`` walks
-the OpenAPI document). A route asks for another scope than its method's by ``needs``; a door that reads its own body
-says so with ``reads_body``.
+the OpenAPI document). A route asks for another scope than its method's by ``needs``.
 """
 
 import re
@@ -20,10 +19,9 @@ from headway.core.errors import ForbiddenError, InvalidInputError, Issue, NotFou
 
 SMALL_BODY_BYTES = 1024 * 1024
 SCOPE_EXTENSION = "x-headway-scope"
+UNBOUND_EXTENSION = "x-headway-unbound"
 
 _JSON_MEDIA = re.compile(r"application/(?:[a-z0-9][a-z0-9!#$&^_.-]*\+)?json", re.IGNORECASE)
-_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
-_PROXY_HEADER = re.compile(r"forwarded|x-forwarded-.*|x-real-ip")
 
 
 def needs(scope: Scope, **extra: Any) -> dict[str, Any]:
@@ -35,11 +33,10 @@ async def admit(request: Request, scope: Scope) -> Principal:
     """Let a request in, or say why not.
 
     Raises:
-        ForbiddenError: from outside while keys are off, or the key lacks the scope.
+        ForbiddenError: the key lacks the scope.
         UnauthorizedError: no valid key.
     """
     if request.app.state.settings.auth == "none":
-        check_local(request)
         principal = EVERYONE
     else:
         principal = await request.app.state.key_ring.authenticate(request.headers.get("authorization"))
@@ -53,28 +50,12 @@ async def admit_unmatched(request: Request) -> None:
     """Ask for a key where no route is, too, so that 401 and 403 come before 404 and 405 under the API's prefixes.
 
     Raises:
-        ForbiddenError, UnauthorizedError: as ``admit``; any scope will do, as nothing is shown.
+        UnauthorizedError: no valid key; any scope will do, as nothing is shown.
     """
     if not request.url.path.startswith(("/api/", "/in/")):
         return
-    if request.app.state.settings.auth == "none":
-        check_local(request)
-    else:
+    if request.app.state.settings.auth == "keys":
         await request.app.state.key_ring.authenticate(request.headers.get("authorization"))
-
-
-def check_local(request: Request) -> None:
-    """Keep browsers' tricks and proxies away from a service without keys.
-
-    Raises:
-        ForbiddenError: the request was not addressed to this machine, or came through a proxy.
-    """
-    if not _LOCAL_HOST.fullmatch(request.headers.get("host", "")):
-        detail = "without keys only the hosts localhost, 127.0.0.1 and [::1] are served; set HEADWAY_AUTH=keys"
-        raise ForbiddenError(detail, code="host_not_local")
-    if any(_PROXY_HEADER.fullmatch(header) for header in request.headers):
-        detail = "without keys no request through a proxy is served; set HEADWAY_AUTH=keys"
-        raise ForbiddenError(detail, code="proxied")
 
 
 class _LoadedRequest(Request):
@@ -98,9 +79,12 @@ class Route(APIRoute):
         inner = super().get_route_handler()
         known = _query_names(self.dependant)
         has_body = self.body_field is not None
+        is_for_unbound = bool((self.openapi_extra or {}).get(UNBOUND_EXTENSION))
 
         async def handler(request: Request) -> Response:
-            await admit(request, self.scope)
+            principal = await admit(request, self.scope)
+            if is_for_unbound and principal.client_id is not None:
+                raise ForbiddenError("this needs a key that is bound to no client", code="key_bound")
             _check_path(request)
             _check_query(request, known)
             if not has_body:

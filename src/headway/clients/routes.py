@@ -3,9 +3,10 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Response
+from fastapi import Query, Response
 
-from headway.access.gate import Caller, router
+from headway.access.gate import UNBOUND_EXTENSION, Caller, needs, router
+from headway.access.principal import Scope
 from headway.clients import queries, service
 from headway.clients.models import Client
 from headway.clients.schemas import ClientChanges, ClientView, NewClient
@@ -17,14 +18,9 @@ from headway.core.validation import FilterText
 routes = router("clients")
 
 
-def _may_make_clients(caller: Caller) -> None:
-    service.check_may_make_clients(caller)
-
-
-# a dependency, so that 403 comes before what is wrong with the body
-@routes.post("/clients", status_code=201, dependencies=[Depends(_may_make_clients)])
+@routes.post("/clients", status_code=201, openapi_extra=needs(Scope.ADMIN, **{UNBOUND_EXTENSION: True}))
 async def create_client(new: NewClient, session: Session, caller: Caller) -> ClientView:
-    """Make a client."""
+    """Make a client; only a key that is bound to none may."""
     return ClientView.of(await service.create_client(session, new=new), caller)
 
 

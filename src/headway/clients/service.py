@@ -12,7 +12,7 @@ from headway.clients import queries
 from headway.clients.models import Client
 from headway.clients.schemas import ClientChanges, NewClient
 from headway.core import clock, ids
-from headway.core.errors import ForbiddenError, NotFoundError
+from headway.core.errors import NotFoundError
 from headway.core.text import slugify
 from headway.core.validation import UUID_PATTERN
 
@@ -51,16 +51,6 @@ async def get_client(session: AsyncSession, *, client: str, principal: Principal
     if found is None or not principal.sees(found.id):
         raise UnknownClientError
     return found
-
-
-def check_may_make_clients(principal: Principal) -> None:
-    """Let only an unbound key make clients.
-
-    Raises:
-        ForbiddenError: the key is bound to a client.
-    """
-    if not principal.may_make_clients:
-        raise ForbiddenError("only a key that is bound to no client makes clients", code="key_bound")
 
 
 async def create_client(session: AsyncSession, *, new: NewClient) -> Client:

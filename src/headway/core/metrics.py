@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+_LAG_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400, 604_800)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -37,6 +38,13 @@ class Metrics:
             ["source"],
             registry=registry,
         )
+        self.lag = Histogram(
+            "headway_ingest_lag_seconds",
+            "From the source's own time for its latest report to its commit here, once a request",
+            ["source"],
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
         self.waiting = Gauge(
             "headway_ingest_queue",
             "Single reports waiting for a transaction",
@@ -55,8 +63,10 @@ class Metrics:
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(method, route).observe(seconds)
 
-    def count_observations(self, source: str, results: Mapping[str, int]) -> None:
-        """Count what became of observations."""
+    def count_observations(self, source: str, results: Mapping[str, int], *, lag_seconds: float | None = None) -> None:
+        """Count what became of the observations of one request, and how old its latest fact was at its commit."""
+        if lag_seconds is not None:
+            self.lag.labels(source).observe(max(0.0, lag_seconds))
         for result, number in results.items():
             if number:
                 self.observations.labels(source, result).inc(number)

@@ -28,7 +28,10 @@ PAYLOAD_TEXT_CHARS = 512
 SCHEDULE_AHEAD = timedelta(days=366)
 
 # RunEvent.eventType. OTHER, an unknown word and none at all say only that the source knows the run.
+UNSAID = "unknown"
 _STATUSES = {
+    "OTHER": Status.RUNNING,
+    UNSAID.upper(): Status.RUNNING,
     "START": Status.RUNNING,
     "RUNNING": Status.RUNNING,
     "COMPLETE": Status.SUCCESS,
@@ -79,7 +82,7 @@ def map_event(
     if is_task and not keep_tasks:
         return []
     dag_run_id, attempt = (None, 1) if is_task else _dag_run(event)
-    word = facets.text_at(event, "eventType") or "unknown"
+    word = facets.text_at(event, "eventType") or UNSAID
     status = _STATUSES.get(word.upper(), Status.RUNNING)
     return [
         observe(
@@ -234,3 +237,8 @@ def _excerpt(value: object, *path: str) -> str | None:
 def _told(**members: object) -> dict[str, Any]:
     """Return the members that have a value."""
     return {name: value for name, value in members.items() if value}
+
+
+def is_known_word(word: str | None) -> bool:
+    """Tell whether an event's type is one that the specification has; one that it has not counts as running."""
+    return word is None or word.upper() in _STATUSES

@@ -71,6 +71,10 @@ async def _store(
             stored = await request.app.state.shared_writer.submit(submission)
         except ConflictError:  # the inventory was edited under a registration: once more, on what it is now
             stored = await request.app.state.shared_writer.submit(submission)
-        request.app.state.metrics.count_observations(source, stored.outcome.counts())
+        metrics = request.app.state.metrics
+        if not openlineage.is_known_word(observation.status_reason):
+            metrics.unknown_words.labels(source).inc()
+        lag_seconds = submission.lag_seconds(clock.now())
+        metrics.count_observations(source, stored.outcome.counts(), lag_seconds=lag_seconds)
         if stored.outcome.refused:
             raise UnknownClientError

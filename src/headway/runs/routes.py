@@ -71,8 +71,10 @@ async def post_batch(request: Request, caller: Caller, register: bool = False, a
             await ingestion.take_document(batch, document)
             del document
         result = await ingestion.store(state.database, batch, atomic=atomic)
+        lag_seconds = batch.submission.lag_seconds(clock.now())
         del batch
-    state.metrics.count_observations(ingestion.SOURCE, result.model_dump(exclude={"received", "errors"}))
+    counts = result.model_dump(exclude={"received", "errors"})
+    state.metrics.count_observations(ingestion.SOURCE, counts, lag_seconds=lag_seconds)
     return result
 
 
@@ -102,7 +104,8 @@ async def post_run(
     outcome, stored = await request.app.state.shared_writer.submit(submission)
     if stored is None:
         raise UnknownPipelineError
-    request.app.state.metrics.count_observations(ingestion.SOURCE, outcome.counts())
+    lag_seconds = submission.lag_seconds(clock.now())
+    request.app.state.metrics.count_observations(ingestion.SOURCE, outcome.counts(), lag_seconds=lag_seconds)
     response.status_code = 201 if outcome.inserted else 200
     return Run.of(stored)
 

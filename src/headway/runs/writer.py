@@ -44,6 +44,7 @@ class Submission:
         self.records: dict[tuple[Reference, str], RunRecord] = {}
         self.items: defaultdict[Reference, list[int]] = defaultdict(list)
         self.size = 0
+        self.latest: datetime | None = None
 
     def add(self, observation: RunObservation, index: int = 0) -> None:
         """Join an observation, the caller's item number ``index``."""
@@ -54,6 +55,13 @@ class Submission:
             known.add(observation)
         self.items[reference].append(index)
         self.size += 1
+        observed_at = observation.observed_at
+        if observed_at is not None and (self.latest is None or observed_at > self.latest):
+            self.latest = observed_at
+
+    def lag_seconds(self, now: datetime) -> float | None:
+        """Return how old the latest fact told is; None where no time is told."""
+        return None if self.latest is None else (now - self.latest).total_seconds()
 
 
 class Outcome(NamedTuple):
