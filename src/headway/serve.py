@@ -5,7 +5,6 @@ The parent binds the socket and hands it to its children, so a restarted one los
 is finished and answered first.
 """
 
-import gc
 import ipaddress
 import os
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import uvicorn
 
-from headway.core import logging
+from headway.core import collector, logging
 from headway.settings import Settings, SettingsError
 from headway.supervisor import Child, exit_with_parent
 
@@ -114,10 +113,7 @@ def run_process(settings: Settings, database_url: str, descriptor: int) -> None:
     _forget_dead(settings.metrics_dir)
     logging.configure(settings.log_level, settings.log_format)
     app = create_app(settings, database_url)
-    # What is there now stays: the collector of cycles need not look at it again, nor so often at what comes.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    collector.settle()
     config = uvicorn.Config(
         app,
         loop="uvloop",

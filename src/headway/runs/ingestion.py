@@ -5,10 +5,8 @@ transaction; the answer is made after its commit. Called by ``runs/routes.py``.
 """
 
 import asyncio
-import gc
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 
 from headway.access.principal import Principal
@@ -73,27 +71,6 @@ class Batch:
             for index in sorted(self.rejected)[:MAX_ERRORS]
             for issue in self.rejected[index]
         ]
-
-
-_paused = 0
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keep Python's collector of cycles from going through the ten thousands of objects of a batch.
-
-    It would find nothing, three times over, and hold the event loop for up to 200 ms each time. Drop the batch before
-    the end, or it is gone through then.
-    """
-    global _paused  # noqa: PLW0603 - there is one collector
-    _paused += 1
-    gc.disable()
-    try:
-        yield
-    finally:
-        _paused -= 1
-        if not _paused:
-            gc.enable()
 
 
 class NothingStoredError(InvalidInputError):

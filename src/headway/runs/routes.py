@@ -62,7 +62,7 @@ async def post_batch(request: Request, caller: Caller, register: bool = False, a
         raise UnsupportedEncodingError(f"Content-Type must be {_JSON} or {_NDJSON}", code="unsupported_media_type")
     state = request.app.state
     batch = Batch(caller, register=register, now=clock.now())
-    with body.Reservation(state.in_flight) as held, ingestion.collector_paused():
+    with body.Reservation(state.in_flight) as held:
         if media == _NDJSON:
             pieces = body.stream(request, limit=splitting.MAX_BYTES, reservation=held)
             await ingestion.take_lines(batch, pieces)
@@ -71,8 +71,7 @@ async def post_batch(request: Request, caller: Caller, register: bool = False, a
             await ingestion.take_document(batch, document)
             del document
         result = await ingestion.store(state.database, batch, atomic=atomic)
-        lag_seconds = batch.submission.lag_seconds(clock.now())
-        del batch
+    lag_seconds = batch.submission.lag_seconds(clock.now())
     counts = result.model_dump(exclude={"received", "errors"})
     state.metrics.count_observations(ingestion.SOURCE, counts, lag_seconds=lag_seconds)
     return result
