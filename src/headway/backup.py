@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import IO
 
 import psycopg
+from psycopg import conninfo
 
 from headway.core.db import driver_url
 from headway.embedded.binaries import wheel_bin_dir
@@ -54,7 +56,7 @@ def restore(url: str, file: Path, *, pg_bin: Path | None, replace: bool) -> None
 
 
 def _has_data(url: str) -> bool:
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(_plain(url)) as connection:
         if connection.execute("SELECT to_regclass('public.clients') IS NULL").fetchone() == (True,):
             return False
         found = connection.execute("SELECT EXISTS (SELECT FROM clients) OR EXISTS (SELECT FROM api_keys)").fetchone()
@@ -73,23 +75,20 @@ def _tool(name: str, pg_bin: Path | None) -> str:
     return found
 
 
-def _run(argv: list[str], url: str, *, stdout: object = None) -> None:
-    parts = driver_url(url)
-    env = {
-        "PATH": os.environ.get("PATH", ""),
-        "LC_ALL": "C.UTF-8",
-        "PGHOST": parts.host or "127.0.0.1",
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": parts.username or "",
-        "PGPASSWORD": str(parts.password or ""),
-        "PGDATABASE": str(parts.database),
-        **{
-            f"PG{name.upper()}": str(value) for name, value in parts.query.items() if name in ("sslmode", "sslrootcert")
-        },
-    }
+def _plain(url: str) -> str:
+    """Return the URL as PostgreSQL's own programs read it."""
+    return driver_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _run(argv: list[str], url: str, *, stdout: int | IO[bytes] | None = None) -> None:
+    """Run a program on the database of a URL, whose every part goes by the environment."""
+    names = {"dbname": "PGDATABASE", "user": "PGUSER", "password": "PGPASSWORD"}
+    parts = conninfo.conninfo_to_dict(_plain(url))
+    env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
+    env |= {names.get(name, f"PG{name.upper()}"): str(value) for name, value in parts.items()}
     done = subprocess.run(  # noqa: S603 - our own words and paths, no shell
         argv, env=env, stdout=stdout, stderr=subprocess.PIPE, check=False
-    )  # type: ignore[call-overload]
+    )
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()[-5:]
         raise BackupError("\n".join([f"{Path(argv[0]).name} failed:", *lines]))

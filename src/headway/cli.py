@@ -152,20 +152,18 @@ def serve_process(fd: Annotated[int, typer.Option(help="Descriptor of the listen
 
 
 @app.command()
-def worker(data: Data = None) -> None:
+def worker(data: Data = None, supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False) -> None:
     """Do the background work alone, on the database of HEADWAY_DATABASE_URL."""
     from headway import worker as working
     from headway.core import logging
     from headway.supervisor import exit_with_parent
 
-    async def run(database: "Database") -> None:
-        await working.run(database)
-
     with _told():
         settings = _settings(data)
         logging.configure(settings.log_level, settings.log_format)
-        exit_with_parent()
-        _with_database(settings, run)
+        if supervised:
+            exit_with_parent()
+        _with_database(settings, working.run)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Completes the OpenAPI document: the problem shape, the key, and the bodies that routes read by themselves.
 
 The repository keeps a snapshot in ``specs/001-run-health/contracts/openapi.json``, made by ``python -m
-headway.openapi``; ``tests/contract/test_openapi_snapshot.py`` holds it to the code. A route that is open to all says
-so with ``openapi_extra={"security": []}`` and names its answers itself.
+headway.openapi``; ``tests/contract/test_openapi_snapshot.py`` holds it to the code. The paths of
+``_OPEN`` are open to all.
 """
 
 import json
@@ -131,7 +131,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         _describe(parameter)
     responses = operation["responses"]
-    if operation.get("security") == [] or path in _OPEN:
+    if path in _OPEN:
         responses.pop("422", None)
         if path == "/readyz":
             responses["503"] = _problem("The database cannot be reached, or its schema is not current", "503")

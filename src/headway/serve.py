@@ -67,7 +67,6 @@ def listen(host: str, port: int) -> socket.socket:
         msg = f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
         raise SettingsError(msg) from None
     listening.listen(4096)
-    listening.set_inheritable(True)
     return listening
 
 
@@ -79,10 +78,11 @@ def metrics_dir(settings: Settings) -> Iterator[Path]:
 
 
 def children(settings: Settings, listening: socket.socket, database_url: str, metrics_dir: Path) -> list[Child]:
-    """Return the API processes to run on a socket."""
+    """Return the API processes to run on a socket; their counts begin anew."""
     metrics_dir.mkdir(parents=True, exist_ok=True)
-    for left in metrics_dir.glob("*.db"):
-        left.unlink()
+    for kind in ("counter", "gauge", "histogram", "summary"):  # of an earlier start; nobody else's files
+        for left in metrics_dir.glob(f"{kind}_*.db"):
+            left.unlink()
     env = child_environment(settings, database_url) | {
         "HEADWAY_METRICS_DIR": str(metrics_dir),
         "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir),

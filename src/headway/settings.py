@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL of the role headway_app; none means the embedded server of the data directory"
     )
-    owner_database_url: SecretStr | None = Field(None, description="PostgreSQL URL of the owner, for migrate alone")
+    owner_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL of the owner, for migrate, backup and restore"
+    )
     reader_database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL of headway_reader, printed by db url for Grafana and Metabase"
     )
@@ -53,7 +55,9 @@ class Settings(BaseSettings):
         description="keys: every request needs an API key; none: only on a loopback address (headway up's default)",
     )
     data_dir: Path | None = Field(None, description="directory of the embedded database and its secrets")
-    config: Path | None = Field(None, description="TOML file with sources and notification destinations")
+    config: Path | None = Field(
+        None, description="reserved for sources and notification destinations; nothing reads it yet"
+    )
     bootstrap_key: SecretStr | None = Field(
         None,
         description="a first unbound key with all scopes (hw_ and 43 characters), made at start where it is not known",

@@ -8,6 +8,7 @@ does the death of something watched (PostgreSQL). `headway up` calls it; the emb
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import subprocess
@@ -112,6 +113,7 @@ class _Keeper:
         self._quick_deaths = 0
         self._started = 0.0
         self._start_due = 0.0
+        self._stop_due = 0.0
 
     def look(self, now: float) -> str | None:
         """Start the child when that is due and notice its death; what happened, if anything did."""
@@ -156,15 +158,24 @@ class _Keeper:
         self._start_due = now + delay
         return f"{self.child.name} {how}; starting it again in {delay:g} s"
 
+    @property
+    def kind(self) -> str:
+        """What its name begins with: api-1 and api-2 are of one kind."""
+        return self.child.name.partition("-")[0]
+
+    def terminate(self) -> None:
+        """Ask the child to end; its timeout counts from now."""
+        if self._process is not None:
+            self._process.terminate()
+        self._stop_due = time.monotonic() + self.child.stop_timeout_seconds
+
     def stop(self, *, is_hurried: Callable[[], bool]) -> str | None:
-        """End the child with SIGTERM, and with SIGKILL after its timeout or in a hurry; a message if it came to that."""
+        """Wait for the child's end, with SIGKILL after its timeout or in a hurry; a message if it came to that."""
         process, message = self._process, None
         if process is None:
             return None
-        process.terminate()
-        deadline = time.monotonic() + self.child.stop_timeout_seconds
         while process.poll() is None:
-            if is_hurried() or time.monotonic() >= deadline:
+            if is_hurried() or time.monotonic() >= self._stop_due:
                 message = f"{self.child.name} had to be killed"
                 process.kill()
                 process.wait()
@@ -238,10 +249,14 @@ class Supervisor:
         def is_hurried() -> bool:
             return self._signals > signals_before
 
-        for keeper in reversed(self._keepers):
-            message = keeper.stop(is_hurried=is_hurried)
-            if message:
-                self._say(message)
+        for _, kind in itertools.groupby(reversed(self._keepers), key=lambda keeper: keeper.kind):
+            alike = list(kind)
+            for keeper in alike:  # children of one kind end side by side, not one after the other
+                keeper.terminate()
+            for keeper in alike:
+                message = keeper.stop(is_hurried=is_hurried)
+                if message:
+                    self._say(message)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1

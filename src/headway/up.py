@@ -4,7 +4,6 @@ Ctrl-C stops all of it in order; after a kill -9 nothing outlives us, and the ne
 """
 
 import asyncio
-import os
 import socket
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ def run(settings: Settings, *, demo: bool = False) -> int:
     if settings.database_url is not None:
         msg = "headway up brings its own database; with HEADWAY_DATABASE_URL run headway serve and headway worker"
         raise SettingsError(msg)
-    if "HEADWAY_AUTH" not in os.environ and "HEADWAY_AUTH_FILE" not in os.environ:
+    if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "none"})
     serve.check_exposure(settings)
     directory = targets.data_dir(settings)
@@ -54,7 +53,7 @@ def run(settings: Settings, *, demo: bool = False) -> int:
 
 
 def _worker(settings: Settings, url: str) -> Child:
-    argv = [sys.executable, "-m", "headway", "worker"]
+    argv = [sys.executable, "-m", "headway", "worker", "--supervised"]
     return Child("worker", argv, serve.child_environment(settings, url), stop_timeout_seconds=15)
 
 

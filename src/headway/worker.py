@@ -50,7 +50,7 @@ async def _repeat(database: Database, step: Step, stop: asyncio.Event) -> None:
             failures += 1
             if failures == 1:
                 log.warning("step_failed", step=step.name, error=str(error), exc_info=error)
-            pause = min(step.every_seconds * 2**failures, MOST_SECONDS)
+            pause = pause_after(failures, every_seconds=step.every_seconds)
         else:
             if failures:
                 log.info("step_recovered", step=step.name, failures=failures)
@@ -59,6 +59,11 @@ async def _repeat(database: Database, step: Step, stop: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await stop.wait()
+
+
+def pause_after(failures: int, *, every_seconds: float) -> float:
+    """Return how long to leave a step alone that has failed so often in a row."""
+    return min(every_seconds * 2.0 ** min(failures, 10), MOST_SECONDS)
 
 
 async def tick(database: Database, step: Step, *, now: datetime) -> bool:
@@ -74,8 +79,5 @@ async def run(database: Database) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("worker_started", steps=[step.name for step in STEPS])
-    try:
-        await work(database, stop=stop)
-    finally:
-        await database.dispose()
+    await work(database, stop=stop)
     log.info("worker_stopped")

@@ -217,3 +217,11 @@ async def test_same_client_made_at_once_is_made_once(api: Api, db: Db) -> None:
     assert sorted(r.status_code for r in answers) == [201, 409, 409, 409]
     assert {r.json()["code"] for r in answers if r.status_code == 409} <= {"name_taken", "slug_taken"}
     assert len(rows(db)) == 1
+
+
+async def test_slug_made_from_a_name_gives_way_to_one_that_is_taken(api: Api) -> None:
+    slugs = [
+        (await api.post("/clients", json={"name": name})).json()["slug"] for name in ("Acme", "Acme!", "日本", "中国")
+    ]
+    assert slugs == ["acme", "acme-2", "client", "client-2"]
+    assert (await api.post("/clients", json={"name": "  "})).status_code == 422

@@ -124,7 +124,7 @@ BAD_ITEMS: list[tuple[str, str, str]] = [
     (item(pipeline="null", pipeline_id="null"), "/pipeline_id", "missing"),
     (item(pipeline_id='"00000000-0000-0000-0000-000000000000"'), "/pipeline", "ambiguous_pipeline"),
     (item(pipeline="", pipeline_id=f'"{MARKER}"'), "/pipeline_id", "invalid_uuid"),
-    (item(pipeline="", pipeline_id='"00000000-0000-0000-0000-000000000000"'), "/pipeline", "unknown_pipeline"),
+    (item(pipeline="", pipeline_id='"00000000-0000-0000-0000-000000000000"'), "/pipeline_id", "unknown_pipeline"),
     (item(pipeline=f'"{MARKER}"'), "/pipeline", "invalid_type"),
     (item(pipeline='{"client":"acme","name":"x"}'), "/pipeline/platform", "missing"),
     (item(pipeline='{"client":"ACME","name":"x","platform":"p"}'), "/pipeline/client", "invalid_format"),

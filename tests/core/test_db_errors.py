@@ -77,7 +77,7 @@ async def test_violations_are_conflicts(database: Database) -> None:
         ("SELECT 1 / 0", InvalidInputError, "invalid_input"),
         ("SELECT 'x'::int", InvalidInputError, "invalid_input"),
         ("SELECT repeat('x', 1 << 30) || 'x'", InvalidInputError, "invalid_input"),
-        ("SET LOCAL statement_timeout = 10; SELECT pg_sleep(5)", UnavailableError, "busy"),
+        ("SET LOCAL statement_timeout = 10; SELECT pg_sleep(5)", UnavailableError, "timeout"),
         ("SET TRANSACTION READ ONLY; DELETE FROM clients", UnavailableError, "database_unavailable"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", UnavailableError, "database_unavailable"),
     ],
@@ -135,8 +135,9 @@ async def test_busy_pool_is_unavailable(app_url: str, monkeypatch: pytest.Monkey
 
 
 def test_errors_that_are_bugs_stay_what_they_are() -> None:
-    with pytest.raises(psycopg.errors.UndefinedTable), db_errors.translated():
+    with pytest.raises(HeadwayError, match="UndefinedTable") as raised, db_errors.translated():
         raise psycopg.errors.UndefinedTable
+    assert raised.value.status == 500
     with pytest.raises(KeyError), db_errors.translated():
         raise KeyError
     for kind in (psycopg.errors.SerializationFailure, psycopg.errors.IdleInTransactionSessionTimeout):

@@ -61,3 +61,11 @@ async def test_service_survives_its_database(own_server: EmbeddedServer, setting
         assert (await api.get(f"{path}/latest")).json()["external_run_id"] == "kept"
         again = await api.post(path, json=run)
         assert again.status_code == 200
+
+
+async def test_database_without_a_schema_is_not_ready(own_server: EmbeddedServer, settings: Settings) -> None:
+    app = create_app(settings, own_server.superuser_url())
+    async with running(app) as api:
+        response = await api.get("/readyz")
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+        assert "headway migrate" in response.json()["detail"]

@@ -124,7 +124,7 @@ async def test_health_reads_agree_with_the_rules_in_python(api: Api, db: Db, see
         assert bare(await walk(api, "/health/changes", since=stamp(since), limit=3)) == changes
     assert kinds == {"newly_failing", "recovered", "new", "silent"}
 
-    late = [past for past in fleet if past.is_late(clock.now())]
+    late = [past for past in fleet if state(past, clock.now()) == "late"]
     assert [
         (sure(item["deadline"]), item["pipeline_id"]) for item in await walk(api, "/health/late", limit=2)
     ] == sorted((past.deadline, past.pipeline["id"]) for past in late)

@@ -135,3 +135,22 @@ async def test_unknown_word_is_running_and_counted(api: Api) -> None:
     assert 'headway_unknown_status_words_total{source="openlineage"} 1.0' in metrics
     assert 'headway_ingest_lag_seconds_count{source="openlineage"} 1.0' in metrics
     assert 'headway_observations_total{result="inserted",source="openlineage"} 1.0' in metrics
+
+
+async def test_prefix_takes_a_clients_id_and_makes_none_of_an_unknown_one(api: Api, db: Db) -> None:
+    acme = await api.make_client("acme")
+    assert (await api.post(f"/in/{acme['id']}/api/v1/lineage", json=event())).status_code == 200
+    unknown = "01a20762-a88c-787d-b265-fd08d74d2099"
+    assert (await api.post(f"/in/{unknown}/api/v1/lineage", json=event())).status_code == 404
+    batch = {"pipeline": {"client": unknown, "name": "n", "platform": "p"}, "external_run_id": "1", "status": "success"}
+    refused = await api.report(batch, register=True)
+    assert refused["errors"][0]["pointer"] == "/runs/0/pipeline/client"
+    assert db.execute("SELECT slug FROM clients").fetchall() == [{"slug": "acme"}]
+
+
+async def test_prefix_of_an_unknown_client_is_404_for_events_without_a_run_too(keyed: Api, database: Database) -> None:
+    async with database.transaction() as connection:
+        ingest = await service.create_key(connection, name="free", scopes=[Scope.INGEST], now=clock.now())
+    job = event()
+    del job["run"], job["eventType"]
+    assert (await keyed.with_key(ingest).post("/in/acme/api/v1/lineage", json=job)).status_code == 404

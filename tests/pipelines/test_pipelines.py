@@ -378,3 +378,17 @@ async def test_ping_uuid_is_shown_to_ingest_and_admin_alone(keyed: Api, database
             *(await key.get("/clients/acme/pipelines")).json()["items"],
         ]
         assert {p["ping_uuid"] for p in shown} == {made["ping_uuid"] if is_shown else None}
+
+
+async def test_namesakes_on_many_platforms_made_at_once_have_slugs_of_their_own(api: Api) -> None:
+    await api.make_client()
+    answers = await asyncio.gather(
+        *(api.post("/clients/acme/pipelines", json={"name": "race", "platform": f"x{n}"}) for n in range(12))
+    )
+    assert [answer.status_code for answer in answers] == [201] * 12
+    assert len({answer.json()["slug"] for answer in answers}) == 12
+
+
+async def test_null_grace_is_the_same_as_none(api: Api) -> None:
+    made = await api.make_pipeline(schedule={"every_seconds": 3600, "grace_seconds": None})
+    assert made["schedule"] == {"every_seconds": 3600, "grace_seconds": 300}

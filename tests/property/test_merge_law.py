@@ -1,6 +1,6 @@
 """The merge law, held to its definition: in Python, in SQL, and both to each other.
 
-``reference_*`` say it straight from ``DESIGN.md``, over the set of all that was ever reported, as plainly and slowly as
+``reference_*`` say it straight from ``docs/decisions/0001-runs-are-joins.md``, over the set of all that was ever reported, as plainly and slowly as
 they can; they share nothing with ``runs/merge.py`` and ``runs/sql.py`` but the names of the fields. Few values are
 drawn, so that ties and repetitions are the rule.
 """

@@ -170,7 +170,7 @@ async def test_bound_principal_knows_its_own_client_alone(database: Database, db
     )
     assert not isinstance(mine, Refusal)
     assert (theirs, new, nobody) == (registry.UNKNOWN_CLIENT,) * 3
-    assert by_id == registry.UNKNOWN_PIPELINE
+    assert by_id == registry.UNKNOWN_ID
     assert {row["slug"] for row in db.execute("SELECT slug FROM clients").fetchall()} == {"acme", "other"}
 
 

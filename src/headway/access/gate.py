@@ -5,8 +5,10 @@ the OpenAPI document). A route asks for another scope than its method's by ``nee
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.models import Dependant
@@ -50,12 +52,14 @@ async def admit_unmatched(request: Request) -> None:
     """Ask for a key where no route is, too, so that 401 and 403 come before 404 and 405 under the API's prefixes.
 
     Raises:
-        UnauthorizedError: no valid key; any scope will do, as nothing is shown.
+        ForbiddenError, UnauthorizedError: as ``admit``.
     """
     if not request.url.path.startswith(("/api/", "/in/")):
         return
     if request.app.state.settings.auth == "keys":
-        await request.app.state.key_ring.authenticate(request.headers.get("authorization"))
+        principal = await request.app.state.key_ring.authenticate(request.headers.get("authorization"))
+        if request.method == "GET" and Scope.READ not in principal.scopes:
+            raise ForbiddenError("this needs a key with the scope read", code="scope_missing")
 
 
 class _LoadedRequest(Request):
@@ -105,10 +109,16 @@ def router(tag: str, *, prefix: str = "/api/v1") -> APIRouter:
     return APIRouter(route_class=Route, prefix=prefix, tags=[tag])
 
 
-def _query_names(dependant: Dependant) -> set[str]:
-    """Return the names of all query parameters of a route, those of its dependencies among them."""
-    names = {parameter.alias for parameter in dependant.query_params}
-    return names.union(*(_query_names(inner) for inner in dependant.dependencies))
+def _query_names(dependant: Dependant) -> dict[str, bool]:
+    """Return the names of all query parameters of a route, each with whether it may be repeated."""
+    names = {p.alias: _is_list(p.field_info.annotation) for p in dependant.query_params}
+    for inner in dependant.dependencies:
+        names |= _query_names(inner)
+    return names
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(get_origin(kind) is list for kind in (annotation, *get_args(annotation)))
 
 
 def _check_path(request: Request) -> None:
@@ -116,19 +126,19 @@ def _check_path(request: Request) -> None:
         raise NotFoundError("there is nothing at this path")
 
 
-def _check_query(request: Request, known: set[str]) -> None:
-    unknown = [name for name in request.query_params if name not in known][: validation.MAX_ISSUES]
-    if unknown:
-        wanted = ", ".join(sorted(known)) or "none"
-        issues = [
-            Issue(
-                validation.json_pointer(("query", validation.printable(name))),
-                "unknown_parameter",
-                f"is not a parameter; known are: {wanted}",
-            )
-            for name in unknown
-        ]
-        raise InvalidInputError(f"unknown query parameters; known are: {wanted}", issues=issues)
+def _check_query(request: Request, known: dict[str, bool]) -> None:
+    """Refuse parameters that the route does not have, and those given twice that can have one value alone."""
+    names = ", ".join(sorted(known)) or "none"
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    issues = []
+    for name, count in islice(given.items(), validation.MAX_ISSUES):
+        pointer = validation.json_pointer(("query", validation.printable(name)))
+        if name not in known:
+            issues.append(Issue(pointer, "unknown_parameter", f"is not a parameter; known are: {names}"))
+        elif count > 1 and not known[name]:
+            issues.append(Issue(pointer, "repeated_parameter", "is given more than once"))
+    if issues:
+        raise InvalidInputError(f"{issues[0].pointer} {issues[0].detail}", issues=issues)
 
 
 def _check_content_type(request: Request) -> None:

@@ -25,6 +25,11 @@ def name_contains(name: sa.ColumnElement[str] | InstrumentedAttribute[str], text
     return sa.collate(name, "default").icontains(text, autoescape=True)
 
 
+async def find_slugs(session: AsyncSession, *, slugs: Sequence[str]) -> set[str]:
+    """Return which of these slugs are taken. Index: uq_clients_slug."""
+    return set((await session.execute(sa.select(Client.slug).where(Client.slug.in_(slugs)))).scalars())
+
+
 async def list_clients(
     session: AsyncSession,
     *,

@@ -3,26 +3,15 @@
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
 from headway.access.principal import Principal
 from headway.clients.models import Client
-from headway.core.validation import UUID_PATTERN, Slug, UtcTime, Wire
+from headway.core.validation import ClientSlug, UtcTime, Wire
 
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Tags = Annotated[list[Tag], Field(max_length=50)]
-ClientName = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-def _no_id(slug: str) -> str:
-    """Refuse a slug that a path would take for an id."""
-    if UUID_PATTERN.fullmatch(slug):
-        raise PydanticCustomError("invalid_format", "must not look like an id")
-    return slug
-
-
-ClientSlug = Annotated[Slug, AfterValidator(_no_id)]
+ClientName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 
 
 class NewClient(Wire):

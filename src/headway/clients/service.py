@@ -62,7 +62,7 @@ async def create_client(session: AsyncSession, *, new: NewClient) -> Client:
     now = clock.now()
     client = Client(
         id=ids.new_id(),
-        slug=new.slug or _slug(new.name),
+        slug=new.slug or await _free_slug(session, new.name),
         name=new.name,
         tags=new.tags or [],
         is_active=True,
@@ -75,10 +75,13 @@ async def create_client(session: AsyncSession, *, new: NewClient) -> Client:
     return client
 
 
-def _slug(name: str) -> str:
-    """Return the slug for a name; one that a path would take for an id is prefixed."""
-    slug = slugify(name, "client")
-    return f"client-{slug}" if UUID_PATTERN.fullmatch(slug) else slug
+async def _free_slug(session: AsyncSession, name: str) -> str:
+    """Return a slug for a name, with a number where it is taken; one that looks like an id is prefixed."""
+    base = slugify(name, "client")
+    base = f"client-{base}" if UUID_PATTERN.fullmatch(base) else base
+    choices = [base, *(f"{base[:96]}-{number}" for number in range(2, 100))]
+    taken = await queries.find_slugs(session, slugs=choices)
+    return next((slug for slug in choices if slug not in taken), base)
 
 
 async def change_client(session: AsyncSession, *, client: Client, changes: ClientChanges) -> Client:

@@ -146,7 +146,7 @@ class _Plain:
 class _Packed:
     """Unpacks as the body arrives, one or several members (gzip) or frames (zstd) one behind the other.
 
-    Neither decoder can be told how much to give back at most, so each is fed so little that it cannot give much.
+    zstd's decoder cannot be told how much to give back at most, so both are fed so little that they cannot give much.
     """
 
     def __init__(self, name: str, make: Callable[[], Any]) -> None:

@@ -55,12 +55,12 @@ def translated() -> Iterator[None]:
     except exc.TimeoutError:
         raise UnavailableError("all database connections are busy; try again", code="overloaded") from None
     except exc.DBAPIError as error:
-        raise _worded(error.orig, disconnected=error.connection_invalidated) from error
+        raise _worded(error.orig, disconnected=error.connection_invalidated) from None
     except psycopg.Error as error:
-        raise _worded(error) from error
+        raise _worded(error) from None
 
 
-def _worded(error: BaseException | None, *, disconnected: bool = False) -> BaseException:
+def _worded(error: BaseException | None, *, disconnected: bool = False) -> HeadwayError:
     if isinstance(error, psycopg.errors.UniqueViolation):
         code, detail = CLASHES.get(error.diag.constraint_name or "", ("conflict", "something with this key exists"))
         return ConflictError(detail, code=code)
@@ -71,10 +71,14 @@ def _worded(error: BaseException | None, *, disconnected: bool = False) -> BaseE
         return InvalidInputError("a value does not fit its column")
     if disconnected or isinstance(error, (*_BUSY, *_UNWRITABLE, psycopg.OperationalError, psycopg.InterfaceError)):
         return _unavailable(error)
-    return error if isinstance(error, Exception) else HeadwayError("unknown database error")
+    # the error's own text may hold the row that was refused: its first line does not
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return HeadwayError("something went wrong in the database", cause=f"{type(error).__name__}: {said}")
 
 
 def _unavailable(error: BaseException | None) -> UnavailableError:
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return UnavailableError("this took too long; narrow the question, or try again", code="timeout")
     if isinstance(error, _BUSY):
         return UnavailableError("the database is busy with these rows; try again", code="busy")
     if isinstance(error, _UNWRITABLE):

@@ -27,9 +27,15 @@ class HeadwayError(Exception):
     code: ClassVar[str] = "internal_error"
 
     def __init__(
-        self, detail: str, *, code: str | None = None, issues: Sequence[Issue] = (), retry_after: int | None = None
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        issues: Sequence[Issue] = (),
+        retry_after: int | None = None,
+        cause: str | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(detail if cause is None else f"{detail} ({cause})")
         self.detail = detail
         self.problem_code = code or self.code
         self.issues = tuple(issues)

@@ -58,7 +58,11 @@ class RequestMiddleware:
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         route = route_of(scope)
-        scope["app"].state.metrics.count_request(method=scope["method"], route=route, status=status, seconds=seconds)
+        state = scope["app"].state
+        state.metrics.count_request(method=scope["method"], route=route, status=status, seconds=seconds)
+        # here and not at the scrape, which one process answers for all
+        state.metrics.waiting.set(state.shared_writer.waiting)
+        state.metrics.bytes_in_flight.set(state.in_flight.held)
         is_quiet = status < 400 and (scope["method"] != "GET" or route in _QUIET)
         if not is_quiet:
             level = log.warning if status >= 500 else log.info

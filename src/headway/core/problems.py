@@ -56,7 +56,7 @@ def install(app: FastAPI, *, admit: Callable[[Request], Awaitable[None]]) -> Non
     @app.exception_handler(HeadwayError)
     async def _own(_request: Request, error: HeadwayError) -> Response:
         if error.status >= 500 and error.status != 503:
-            log.error("request_failed", code=error.problem_code, exc_info=error)
+            log.error("request_failed", code=error.problem_code, error=str(error), exc_info=error)
         return respond(error)
 
     @app.exception_handler(RequestValidationError)

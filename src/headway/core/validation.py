@@ -121,7 +121,11 @@ def is_http_url(value: str) -> bool:
 
 
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_URL = re.compile(r"https?://[^\s\x00-\x20\x7f/?#]+[^\s\x00-\x20\x7f]*", re.IGNORECASE)
+_URL = re.compile(
+    r"https?://(?:[^\s\x00-\x20\x7f/?#@]*@)?(?:\[[0-9a-f:.]+\]|[^\s\x00-\x20\x7f/?#@:\[\]]+)(?::[0-9]{1,5})?"
+    r"(?:[/?#][^\s\x00-\x20\x7f]*)?",
+    re.IGNORECASE,
+)
 
 
 def format_time(time: datetime) -> str:
@@ -139,6 +143,16 @@ UtcTime = Annotated[
 Uuid = Annotated[UUID, BeforeValidator(_uuid, json_schema_input_type=UUID)]
 HttpUrl = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_http_url)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+
+
+def _no_id(slug: str) -> str:
+    """Refuse a slug that a path would take for an id."""
+    if UUID_PATTERN.fullmatch(slug):
+        raise PydanticCustomError("invalid_format", "must not look like an id")
+    return slug
+
+
+ClientSlug = Annotated[Slug, AfterValidator(_no_id)]
 
 
 def json_pointer(parts: Iterable[object]) -> str:

@@ -29,10 +29,10 @@ class _OptionalWindow:
 
     def closed(self, now: datetime, default: timedelta) -> Window:
         """Close the open ends: until now, and since ``default`` before that."""
-        until = self.until or max(now, self.since or now)
+        until = self.until or now
         since = self.since or until - default
         if until <= since:
-            raise empty_window()
+            raise empty_window() if self.until is not None else future_since()
         return Window(since, until)
 
 
@@ -43,3 +43,9 @@ def empty_window() -> InvalidInputError:
     """Return the refusal of a window without any time in it."""
     issue = Issue("/query/until", "empty_window", "must be after since")
     return InvalidInputError("until must be after since", code="empty_window", issues=[issue])
+
+
+def future_since() -> InvalidInputError:
+    """Return the refusal of a window that has not begun."""
+    issue = Issue("/query/since", "empty_window", "lies in the future")
+    return InvalidInputError("since lies in the future", code="empty_window", issues=[issue])

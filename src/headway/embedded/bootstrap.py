@@ -1,6 +1,6 @@
 """Prepares the embedded server for Headway: its database, the three roles with passwords of their own, the schema.
 
-Called by ``headway up`` after each start. The service never uses the superuser; it is here alone, and for backups.
+Called by ``headway up`` after each start. The service never uses the superuser; it is used here alone.
 """
 
 import os

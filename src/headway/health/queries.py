@@ -72,7 +72,7 @@ async def list_late(
     after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> Sequence[sa.Row[Any]]:
-    """Return a page of late pipelines, the earliest deadline first, then by id.
+    """Return a page of late pipelines that are not failing, the earliest deadline first, then by id.
 
     Indexes: ix_runs_pipeline_id_run_at; the pipelines are few, and filtered by their deadlines.
     """
@@ -80,8 +80,8 @@ async def list_late(
     page = "AND (f.deadline, f.pipeline_id) > (:after_at, :after_id)" if after else ""
     statement = f"""
 WITH {cte}, late AS (
-    SELECT f.* FROM fleet f LEFT JOIN LATERAL {IN_TIME} met ON true
-    WHERE f.deadline < :now AND met.is_in_time IS NULL {page}
+    SELECT f.* FROM fleet f LEFT JOIN LATERAL {IN_TIME} met ON true LEFT JOIN LATERAL {LATEST_DECIDED} decided ON true
+    WHERE f.deadline < :now AND met.is_in_time IS NULL AND decided.status IS DISTINCT FROM 'failed' {page}
     ORDER BY f.deadline, f.pipeline_id LIMIT :limit
 )
 SELECT {HEAD}, f.next_due_at AS expected_at, f.deadline, latest.run_at AS last_run_at

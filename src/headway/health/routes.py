@@ -16,7 +16,7 @@ from headway.core.db import Connection
 from headway.core.errors import InvalidInputError, Issue
 from headway.core.paging import Cursor, Limit, Page
 from headway.core.validation import FilterText
-from headway.core.windows import OptionalWindow, Since, empty_window
+from headway.core.windows import OptionalWindow, Since, future_since
 from headway.health import ends_queries, queries
 from headway.health.fleet import FleetFilter
 from headway.health.schemas import (
@@ -135,7 +135,7 @@ async def list_changes(
     now = clock.now()
     since = since or now - DAY
     if since >= now:
-        raise empty_window()
+        raise future_since()
     rows = await ends_queries.list_changes(
         connection, narrowed=fleet, since=since, now=now, after=after, limit=limit + 1
     )
@@ -171,7 +171,10 @@ async def list_flaky(
 async def list_late(
     connection: Connection, fleet: Fleet, limit: Limit = paging.DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[Late]:
-    """List the pipelines whose expected run has not started within its grace, the earliest deadline first."""
+    """List the pipelines whose expected run has not started within its grace, the earliest deadline first.
+
+    A failing one is told by `/health/failing` alone: each pipeline is in one state of health.
+    """
     asked = paging.question("late", **fleet._asdict())
     after = _after(cursor, asked)
     rows = await queries.list_late(connection, narrowed=fleet, now=clock.now(), after=after, limit=limit + 1)

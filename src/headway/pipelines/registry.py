@@ -35,8 +35,10 @@ class Refusal(NamedTuple):
 
     code: str
     detail: str
+    pointer: str = "/pipeline"
 
 
+UNKNOWN_ID = Refusal("unknown_pipeline", "there is no such pipeline", "/pipeline_id")
 UNKNOWN_PIPELINE = Refusal(
     "unknown_pipeline", "there is no such pipeline; make it, or send ?register=true with a natural reference"
 )
@@ -92,7 +94,9 @@ def _answer(reference: Reference, ask: Ask, found: Found, too_many: set[Referenc
     known = found.get(reference)
     if known is not None and ask.principal.sees(known[1]):
         return known[0]
-    if not ask.register or isinstance(reference, UUID):
+    if isinstance(reference, UUID):
+        return UNKNOWN_ID
+    if not ask.register:
         return UNKNOWN_PIPELINE
     return TOO_MANY_NEW if reference in too_many else UNKNOWN_CLIENT
 

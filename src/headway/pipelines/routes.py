@@ -66,7 +66,7 @@ async def _list(
 @routes.post("/clients/{client}/pipelines", status_code=201)
 async def create_pipeline(client: str, new: NewPipeline, session: Session, caller: Caller) -> PipelineView:
     """Make a pipeline of a client."""
-    owner = await clients.get_client(session, client=client, principal=caller)
+    owner = await clients.get_client(session, client=client, principal=caller, lock=True)
     return PipelineView.of(await service.create_pipeline(session, client_id=owner.id, new=new), caller)
 
 

@@ -2,7 +2,7 @@
 
 ``next_due`` gives the first expected start after a time; a run meets every slot up to its own time. cronsim decides
 what a cron expression means, DST changes included: a daily 02:30 job is due once on the day the clock goes back.
-Callers: the pipelines' service on edits, the worker (``health/due.py``), the late read.
+Callers: the pipelines' service on edits, the worker (``health/due.py``).
 """
 
 from datetime import UTC, datetime, timedelta

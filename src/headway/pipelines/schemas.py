@@ -13,7 +13,7 @@ from headway.pipelines import schedule as rules
 from headway.pipelines.models import Pipeline
 
 Platform = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
-PipelineName = Annotated[str, Field(min_length=1, max_length=512)]
+PipelineName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"\S")]
 PipelineType = Literal["ingestion", "transform", "quality", "export", "healthcheck", "other"]
 Environment = Literal["dev", "staging", "prod"]
 GraceSeconds = Annotated[int, Field(ge=0, le=rules.MAX_GRACE_SECONDS)]
@@ -38,7 +38,7 @@ class Schedule(Wire):
         None, max_length=64, description="IANA name; UTC where not given"
     )
     every_seconds: int | None = Field(None, ge=60, le=366 * 86_400)
-    grace_seconds: GraceSeconds = rules.DEFAULT_GRACE_SECONDS
+    grace_seconds: GraceSeconds | None = Field(None, description=f"{rules.DEFAULT_GRACE_SECONDS} where not given")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -56,9 +56,10 @@ class Schedule(Wire):
 
     def stored(self) -> dict[str, Any]:
         """Return the schedule as it is kept and shown."""
+        grace = {"grace_seconds": rules.DEFAULT_GRACE_SECONDS if self.grace_seconds is None else self.grace_seconds}
         if self.every_seconds is not None:
-            return {"every_seconds": self.every_seconds, "grace_seconds": self.grace_seconds}
-        return {"cron": self.cron, "timezone": self.timezone or "UTC", "grace_seconds": self.grace_seconds}
+            return {"every_seconds": self.every_seconds, **grace}
+        return {"cron": self.cron, "timezone": self.timezone or "UTC", **grace}
 
 
 class _Details(Wire):

@@ -62,7 +62,7 @@ class Batch:
     def refuse(self, outcome: Outcome) -> None:
         """Note the items whose pipeline cannot be used."""
         for index, refusal in outcome.refused.items():
-            self.rejected[index] = [Issue("/pipeline", refusal.code, refusal.detail)]
+            self.rejected[index] = [Issue(refusal.pointer, refusal.code, refusal.detail)]
 
     def errors(self) -> list[ItemError]:
         """Return what was wrong, of the first items that were not taken."""

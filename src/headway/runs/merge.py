@@ -3,7 +3,7 @@
 Pure. ``RunState`` is what one or many observations of a run say together, ``EventState`` what they say of one attempt
 in one status. ``join_states`` and ``join_events`` are commutative, associative and idempotent, so order, duplication
 and batching of reports change nothing. ``runs/sql.py`` states the same law for PostgreSQL;
-``tests/property/test_merge_law.py`` holds both to each other and to the definition in ``docs/decisions/0001-runs-are-joins-of-observations.md``.
+``tests/property/test_merge_law.py`` holds both to each other and to the definition in ``docs/decisions/0001-runs-are-joins.md``.
 """
 
 from collections.abc import Mapping

@@ -82,6 +82,7 @@ runs = Table(
         "id",
         postgresql_where=text("status <> 'success'"),
     ),
+    # pages of the fleet by a rare status
     Index("ix_runs_rare", "status", "run_at", "id", postgresql_where=text("status <> 'success'")),
     # attempts that a later one superseded: their ends stand in the history alone
     Index("ix_runs_reattempted", "pipeline_id", "updated_at", postgresql_where=text("attempt > 1")),

@@ -1,7 +1,7 @@
 """The observation: what any door has to say about a run, as one immutable value.
 
 ``observe`` is the only way to make one. It redacts, cuts and completes what the source gave, and encodes the total
-order of ``DESIGN.md`` in ``rank``: Python compares bytes, SQL compares ``bytea``, and neither knows more. Doors call
+order of ``docs/decisions/0001-runs-are-joins.md`` in ``rank``: Python compares bytes, SQL compares ``bytea``, and neither knows more. Doors call
 it; ``runs/merge.py`` joins what it returns. Rule not to break: nothing about the receipt takes part in a rank, or a
 replay would change things (``tests/property/test_merge_law.py``).
 """

@@ -2,7 +2,7 @@
 
 Pure. Each item is validated straight from its own bytes, so that one that the parser refuses is told from its
 neighbours. ``runs/ingestion.py`` calls ``parse_item`` for the batch doors, ``runs/routes.py`` uses ``ObservationBody``
-for a single run. The wire fields are those of ``CONTRACT`` "Runs"; ``source`` is the door's to set.
+for a single run. The wire fields are those of the OpenAPI document; ``source`` is the door's to set.
 """
 
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from headway.core import json_text, validation
 from headway.core.errors import BadRequestError, InvalidInputError, Issue
-from headway.core.validation import INT64_MAX, Slug, Wire
+from headway.core.validation import INT64_MAX, ClientSlug, Wire
 from headway.pipelines.models import ENVIRONMENTS
 from headway.pipelines.reference import PipelineRef, Reference
 from headway.runs import splitting
@@ -32,7 +32,7 @@ TimeText = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 class PipelineReference(Wire):
     """A pipeline by its natural name; looked up by external_id where given, else by name."""
 
-    client: Slug = Field(description="slug of its client")
+    client: ClientSlug = Field(description="slug of its client")
     name: Name
     platform: Platform
     external_id: Name | None = None
