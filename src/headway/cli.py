@@ -135,7 +135,7 @@ def serve(host: Host = None, port: Port = None, processes: Processes = None, dat
         serving.check_exposure(settings)
         url = database_url(settings)
         with serving.listen(settings.host, settings.port) as listening, serving.metrics_dir(settings) as metrics:
-            print(f"headway serves on http://{settings.host}:{listening.getsockname()[1]}", flush=True)
+            print(f"headway serves on {serving.base_url(settings, listening)}", flush=True)
             code = Supervisor(serving.children(settings, listening, url, metrics)).run()
     raise typer.Exit(code)
 

@@ -21,6 +21,8 @@ from headway.settings import Settings, SettingsError
 from headway.supervisor import Child, exit_with_parent
 
 STOP_SECONDS = 30
+# Who serves or works needs neither.
+_NOT_FOR_CHILDREN = ("HEADWAY_OWNER_DATABASE_URL", "HEADWAY_READER_DATABASE_URL")
 
 
 def check_exposure(settings: Settings) -> None:
@@ -77,6 +79,12 @@ def metrics_dir(settings: Settings) -> Iterator[Path]:
         yield settings.metrics_dir or Path(made)
 
 
+def base_url(settings: Settings, listening: socket.socket) -> str:
+    """Return where the API is served."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{listening.getsockname()[1]}"
+
+
 def children(settings: Settings, listening: socket.socket, database_url: str, metrics_dir: Path) -> list[Child]:
     """Return the API processes to run on a socket; their counts begin anew."""
     metrics_dir.mkdir(parents=True, exist_ok=True)
@@ -97,7 +105,7 @@ def children(settings: Settings, listening: socket.socket, database_url: str, me
 def child_environment(settings: Settings, database_url: str) -> dict[str, str]:
     """Return the environment of our own child processes: what they read their settings from."""
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("HEADWAY_OWNER_DATABASE_URL")},
+        **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)},
         "HEADWAY_DATABASE_URL": database_url,
         "HEADWAY_AUTH": settings.auth,
         "HEADWAY_HOST": settings.host,

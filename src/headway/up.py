@@ -4,7 +4,6 @@ Ctrl-C stops all of it in order; after a kill -9 nothing outlives us, and the ne
 """
 
 import asyncio
-import socket
 import sys
 from pathlib import Path
 
@@ -46,9 +45,9 @@ def run(settings: Settings, *, demo: bool = False) -> int:
             _say(f"schema at {after}")
         url = bootstrap.role_url(running, directory, APP)
         if demo:
-            _load_demo(url, _base_url(settings, listening))
+            _load_demo(url, serve.base_url(settings, listening))
         children = [*serve.children(settings, listening, url, metrics), _worker(settings, url)]
-        _greet(settings, _base_url(settings, listening), directory)
+        _greet(settings, serve.base_url(settings, listening), directory)
         return Supervisor(children, watch={"PostgreSQL": server.process.poll}).run()
 
 
@@ -61,11 +60,6 @@ def _load_demo(url: str, base: str) -> None:
     from headway import demo
 
     asyncio.run(demo.load(url, say=_say, api=f"{base}/api/v1"))
-
-
-def _base_url(settings: Settings, listening: socket.socket) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{listening.getsockname()[1]}"
 
 
 def _greet(settings: Settings, base: str, directory: Path) -> None:

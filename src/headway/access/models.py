@@ -9,8 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from headway.core.db import Base
 
-SCOPES = ("ingest", "read", "admin")
-
 
 class ApiKey(Base):
     """One API key."""

@@ -115,7 +115,7 @@ def _read_head(event: Mapping[str, Any], now: datetime) -> _Head:
     if event_time:
         try:
             time = validation.parse_time(event_time)
-            validation.check_not_future(time, now)
+            validation.check_not_after(time, now + validation.FUTURE)
         except PydanticCustomError as error:
             issues.append(Issue("/eventTime", error.type, error.message()))
     if issues:

@@ -174,11 +174,10 @@ def _time(text: str | None, pointer: str, latest: datetime, issues: list[Issue])
         return None
     try:
         time = validation.parse_time(text)
+        validation.check_not_after(time, latest)
     except PydanticCustomError as error:
         issues.append(Issue(pointer, error.type, error.message()))
         return None
-    if time > latest:
-        issues.append(Issue(pointer, "time_out_of_range", "lies too far in the future"))
     return time
 
 
