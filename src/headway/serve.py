@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvicorn
 
+from headway.acceptor import FairServer
 from headway.core import collector, logging
 from headway.settings import Settings, SettingsError
 from headway.supervisor import Child, exit_with_parent
@@ -137,7 +138,7 @@ def run_process(settings: Settings, database_url: str, descriptor: int) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     with socket.socket(fileno=descriptor) as listening:
-        uvicorn.Server(config).run(sockets=[listening])
+        FairServer(config, listening).run()
 
 
 def _forget_dead(metrics_dir: Path | None) -> None:
