@@ -1,8 +1,8 @@
 """Spreads connections over the API processes, which all accept from one listening socket.
 
-Left to the kernel, whichever process wakes first takes a connection, and two busy callers often share one process
-while another is idle. So a process that has connections already lets a moment pass before it takes more: one that has
-none is quicker. ``serve.run_process`` uses it; ``tests/acceptance/test_serving.py`` watches it.
+Left to the kernel, whichever process wakes first takes what waits, and two busy callers often share one process while
+another is idle. So an idle process takes one connection alone, and one that has some lets a moment pass before it takes
+more: an idle one is quicker. ``serve.run_process`` uses it; ``tests/acceptance/test_serving.py`` watches it.
 """
 
 import asyncio
@@ -41,10 +41,11 @@ class FairServer(uvicorn.Server):
     async def _accept(self) -> None:
         while True:
             await self._readable()
-            if self.server_state.connections:
+            is_idle = not self.server_state.connections
+            if not is_idle:
                 await asyncio.sleep(MOMENT_SECONDS)
             try:
-                for _ in range(MOST_AT_ONCE):
+                for _ in range(1 if is_idle else MOST_AT_ONCE):
                     connection, _address = self._listening.accept()
                     await self._take(connection)
             except BlockingIOError:
