@@ -1,12 +1,14 @@
 """The worker's loop: steps are repeated, a failing one is told once, and nothing ends it but its stop."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 import structlog
 
 from headway import worker
+from headway.core import logging
 from headway.core.db import Database
 from headway.worker import Step
 
@@ -31,6 +33,14 @@ async def test_step_is_run_again_at_once_while_there_is_more(database: Database)
     assert len(calls) == 3
 
 
+@pytest.fixture
+def _everything_logged() -> Iterator[None]:
+    logging.configure("info", "json")
+    yield
+    logging.configure("warning", "json")
+
+
+@pytest.mark.usefixtures("_everything_logged")
 async def test_failing_step_is_told_once_and_once_more_when_it_works_again(database: Database) -> None:
     failures = 3
     calls = 0
