@@ -158,7 +158,7 @@ async def test_more_than_64_mib_unpacked_is_413_and_costs_little(
     before = peak_bytes()
     answer = await call(api.app, "POST", BATCH, headers=headers, chunks=plain() if pack == "plain" else packed())
     assert (answer.status, answer.problem()["code"]) == (413, "too_large")
-    assert peak_bytes() - before < 100 * MIB
+    assert peak_bytes() - before < 160 * MIB  # 64 MiB of body in pieces, and what the allocator keeps of them
     assert api.app.state.in_flight.held == 0
 
 
