@@ -150,15 +150,15 @@ async def test_more_than_64_mib_unpacked_is_413_and_costs_little(
             yield b" " * 65536
 
     async def packed() -> AsyncIterator[bytes]:
-        body = bomb(pack, 160)
         for start in range(0, len(body), 65536):
             yield body[start : start + 65536]
 
+    body = b"" if pack == "plain" else bomb(pack, 160)  # before the measure: packing is not the service's cost
     headers = [media] if pack == "plain" else [media, (b"content-encoding", pack.encode())]
     before = peak_bytes()
     answer = await call(api.app, "POST", BATCH, headers=headers, chunks=plain() if pack == "plain" else packed())
     assert (answer.status, answer.problem()["code"]) == (413, "too_large")
-    assert peak_bytes() - before < 160 * MIB  # 64 MiB of body in pieces, and what the allocator keeps of them
+    assert peak_bytes() - before < 100 * MIB
     assert api.app.state.in_flight.held == 0
 
 
