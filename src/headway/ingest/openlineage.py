@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticCustomError
 
-from headway.core import validation
+from headway.core import reading, validation
 from headway.core.errors import InvalidInputError, Issue
 from headway.ingest import facets
 from headway.pipelines.reference import PipelineRef
@@ -75,14 +75,14 @@ def map_event(
     if isinstance(event, Mapping) and event.get("run") is None:
         return []
     head = _read_head(event, now)
-    run_facets = facets.object_at(event, "run", "facets")
-    job_type = facets.object_at(event, "job", "facets", "jobType")
+    run_facets = reading.object_at(event, "run", "facets")
+    job_type = reading.object_at(event, "job", "facets", "jobType")
     platform = _platform(event, job_type)
     is_task = _is_task(platform, run_facets, job_type, head.run_id)
     if is_task and not keep_tasks:
         return []
     dag_run_id, attempt = (None, 1) if is_task else _dag_run(event)
-    word = facets.text_at(event, "eventType") or UNSAID
+    word = reading.text_at(event, "eventType") or UNSAID
     status = _STATUSES.get(word.upper(), Status.RUNNING)
     return [
         observe(
@@ -92,7 +92,7 @@ def map_event(
             source=SOURCE,
             attempt=attempt,
             observed_at=head.time,
-            scheduled_for=facets.time_at(run_facets, "nominalTime", "nominalStartTime", latest=now + SCHEDULE_AHEAD),
+            scheduled_for=reading.time_at(run_facets, "nominalTime", "nominalStartTime", latest=now + SCHEDULE_AHEAD),
             started_at=head.time if word.upper() == "START" else None,
             finished_at=head.time,  # counts on ends alone
             rows_processed=facets.rows_written(event),
@@ -150,9 +150,9 @@ def _refusal(issues: list[Issue]) -> InvalidInputError:
 
 def _platform(event: Mapping[str, Any], job_type: Mapping[str, Any]) -> str:
     """Return what sent the event: by its producer's URI, else by the jobType facet."""
-    producer = _PRODUCER.match(facets.text_at(event, "producer") or "")
+    producer = _PRODUCER.match(reading.text_at(event, "producer") or "")
     home, folder = producer.groups(default="") if producer else ("", "")
-    integration = facets.text_at(job_type, "integration") or ""
+    integration = reading.text_at(job_type, "integration") or ""
     candidates = (_REPOSITORIES.get(home.lower(), ""), folder.lower(), integration.lower())
     return next((name for name in candidates if name in _INTEGRATIONS), OTHER_PLATFORM)
 
@@ -163,14 +163,14 @@ def _is_task(platform: str, run_facets: Mapping[str, Any], job_type: Mapping[str
     The DAG run of an Airflow that was triggered by another one may name a parent and is a run in its own right, so
     there the jobType facet goes first.
     """
-    if platform == "airflow" or facets.object_at(run_facets, "airflowDagRun"):
-        kind = (facets.text_at(job_type, "jobType") or "").upper()
+    if platform == "airflow" or reading.object_at(run_facets, "airflowDagRun"):
+        kind = (reading.text_at(job_type, "jobType") or "").upper()
         if kind in {"DAG", "TASK"}:
             return kind == "TASK"
-        airflow = facets.object_at(run_facets, "airflow")
-        if facets.object_at(airflow, "task") or facets.object_at(airflow, "taskInstance"):
+        airflow = reading.object_at(run_facets, "airflow")
+        if reading.object_at(airflow, "task") or reading.object_at(airflow, "taskInstance"):
             return True
-    parent_id = facets.text_at(facets.parent_of(run_facets), "run", "runId")
+    parent_id = reading.text_at(facets.parent_of(run_facets), "run", "runId")
     return parent_id is not None and parent_id.lower() != run_id.lower()
 
 
@@ -180,13 +180,13 @@ def _dag_run(event: Mapping[str, Any]) -> tuple[str | None, int]:
     A clear gives a DAG run a new ``runId`` while Airflow keeps its ``run_id`` and raises ``clear_number``.
     """
     path = ("run", "facets", "airflowDagRun", "dagRun")
-    if facets.text_at(event, *path, "run_id") is None:
+    if reading.text_at(event, *path, "run_id") is None:
         return None, 1
     issues: list[Issue] = []
     dag_run_id = _required_text(event, *path, "run_id", issues=issues, limit=IDENTITY_CHARS)
     if issues:
         raise _refusal(issues)
-    cleared = facets.count_at(event, *path, "clear_number") or 0
+    cleared = reading.count_at(event, *path, "clear_number") or 0
     return dag_run_id, cleared + 1 if cleared < ATTEMPT_MAX else 1
 
 
@@ -199,11 +199,11 @@ def _short(name: str) -> str:
 
 def _payload(event: Mapping[str, Any], head: _Head, dag_run_id: str | None, now: datetime) -> dict[str, Any]:
     """Return what a reader wants to know of the event besides the run: no SQL, no schemas."""
-    run_facets = facets.object_at(event, "run", "facets")
-    job_type = facets.object_at(event, "job", "facets", "jobType")
-    engine = facets.object_at(run_facets, "processing_engine")
+    run_facets = reading.object_at(event, "run", "facets")
+    job_type = reading.object_at(event, "job", "facets", "jobType")
+    engine = reading.object_at(run_facets, "processing_engine")
     parent = facets.parent_of(run_facets)
-    nominal_end = facets.time_at(run_facets, "nominalTime", "nominalEndTime", latest=now + 2 * SCHEDULE_AHEAD)
+    nominal_end = reading.time_at(run_facets, "nominalTime", "nominalEndTime", latest=now + 2 * SCHEDULE_AHEAD)
     return _told(
         namespace=head.namespace[:PAYLOAD_TEXT_CHARS],
         producer=_excerpt(event, "producer"),
@@ -213,7 +213,7 @@ def _payload(event: Mapping[str, Any], head: _Head, dag_run_id: str | None, now:
             job_type=_excerpt(job_type, "jobType"),
         ),
         parent=_run_and_job(parent),
-        root=_run_and_job(facets.object_at(parent, "root")),
+        root=_run_and_job(reading.object_at(parent, "root")),
         nominal_end=None if nominal_end is None else validation.format_time(nominal_end),
         processing_engine=_told(name=_excerpt(engine, "name"), version=_excerpt(engine, "version")),
         openlineage_run_id=head.run_id if dag_run_id else None,
@@ -230,7 +230,7 @@ def _run_and_job(facet: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _excerpt(value: object, *path: str) -> str | None:
-    text = facets.text_at(value, *path)
+    text = reading.text_at(value, *path)
     return None if text is None else text[:PAYLOAD_TEXT_CHARS]
 
 
