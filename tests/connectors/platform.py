@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(0.05)
 
-    do_GET = do_POST = do_HEAD = _serve
+    do_GET = do_POST = do_HEAD = _serve  # noqa: N815 - what the standard library calls
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

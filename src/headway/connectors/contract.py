@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from headway.connectors.http import Http
 from headway.core import reading
 from headway.core.validation import FUTURE
 from headway.pipelines.reference import PipelineRef
@@ -67,6 +68,8 @@ class Connector(Protocol):
 
     #: Whether ``window`` reads no more than its window; else there is one window for all, resumed by position.
     is_windowed: ClassVar[bool]
+    #: Its connection, closed by whoever made the connector.
+    http: Http
 
     def changed(self, since: datetime) -> Iterator[Page]:
         """Yield every run that changed at or after ``since``, as far as the platform can tell, and all live ones."""

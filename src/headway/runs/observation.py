@@ -20,6 +20,8 @@ from headway.pipelines.reference import PipelineRef
 ERROR_MESSAGE_BYTES = 8 * 1024
 PAYLOAD_BYTES = 64 * 1024
 STATUS_REASON_CHARS = 500
+# The attempt of a report from a source that uses a run's id again without counting: the one writer numbers it.
+OPEN_ATTEMPT = 0
 
 
 class Status(StrEnum):
@@ -91,7 +93,7 @@ def observe(
     """Make an observation from checked values (``runs/parsing.py`` or a mapping checks them).
 
     ``observed_at`` is the source's own time for the fact; where it gives none, the end of an end or the start of a
-    running report stands for it. ``finished_at`` counts on ends alone.
+    running report stands for it. ``finished_at`` counts on ends alone. ``attempt`` is 1 or more, or ``OPEN_ATTEMPT``.
     """
     order, severity = _ORDER[status]
     finished_at = utc(finished_at) if order == 2 else None
