@@ -18,8 +18,9 @@ from headway.core import clock
 from headway.core.db import Database
 from headway.core.errors import UnavailableError
 from headway.runs import writer
+from headway.runs.numbering import RunKey
 from headway.runs.queries import RunRow, get_by_keys
-from headway.runs.writer import Outcome, RunKey, Submission
+from headway.runs.writer import Outcome, Submission
 
 MAX_GROUP = 256
 MAX_WAITING = 10_000

@@ -187,3 +187,31 @@ WHERE {_changes_event("e", "excluded")}
 """
 # Grain: a row an attempt and status that was inserted or changed.
 JOIN_EVENTS_TOLD = f"{JOIN_EVENTS}RETURNING e.pipeline_id::text, e.external_run_id"
+
+
+STANDING_COLUMNS = (
+    "pipeline_id",
+    "external_run_id",
+    "rank",
+    "attempt",
+    "status",
+    "observed_at",
+    "started_at",
+    "finished_at",
+)
+
+
+def _standing(lock: str) -> str:
+    return f"""
+SELECT r.* FROM unnest(%(pipeline_ids)s::uuid[], %(external_run_ids)s::text[]) AS k (pipeline_id, external_run_id)
+CROSS JOIN LATERAL (
+    SELECT {_columns(STANDING_COLUMNS, "r.")} FROM runs r
+    WHERE r.pipeline_id = k.pipeline_id AND r.external_run_id = k.external_run_id OFFSET 0{lock}
+) r
+"""
+
+
+# Grain: a row a run of these keys, as far as attempts are numbered by it. Order: of the arrays. Index: pk_runs.
+FIND_STANDING = _standing("")
+# The same, and the rows locked in that order.
+LOCK_STANDING = _standing(" FOR NO KEY UPDATE")

@@ -23,16 +23,15 @@ from headway.core import ids
 from headway.pipelines import registry
 from headway.pipelines.reference import Reference
 from headway.pipelines.registry import Refusal
-from headway.runs import sql
+from headway.runs import numbering, sql
 from headway.runs.merge import RunRecord
-from headway.runs.observation import RunObservation
+from headway.runs.numbering import RunKey
+from headway.runs.observation import OPEN_ATTEMPT, RunObservation
 
 # So much is done between two looks at the event loop: some 10 ms. A line has a payload of up to 64 KiB.
 SLICE = 2000
 COPY_LINES = 400
 COPY_CHARS = 512 * 1024
-
-RunKey = tuple[UUID, str]
 
 
 class Submission:
@@ -42,6 +41,7 @@ class Submission:
         self.principal = principal
         self.register = register
         self.records: dict[tuple[Reference, str], RunRecord] = {}
+        self.open: dict[tuple[Reference, str], list[RunObservation]] = {}
         self.items: defaultdict[Reference, list[int]] = defaultdict(list)
         self.size = 0
         self.latest: datetime | None = None
@@ -49,10 +49,14 @@ class Submission:
     def add(self, observation: RunObservation, index: int = 0) -> None:
         """Join an observation, the caller's item number ``index``."""
         reference = observation.pipeline
-        alone = RunRecord(observation)
-        known = self.records.setdefault((reference, observation.external_run_id), alone)
-        if known is not alone:
-            known.add(observation)
+        key = (reference, observation.external_run_id)
+        if observation.attempt == OPEN_ATTEMPT:
+            self.open.setdefault(key, []).append(observation)
+        else:
+            alone = RunRecord(observation)
+            known = self.records.setdefault(key, alone)
+            if known is not alone:
+                known.add(observation)
         self.items[reference].append(index)
         self.size += 1
         observed_at = observation.observed_at
@@ -65,13 +69,17 @@ class Submission:
 
 
 class Outcome(NamedTuple):
-    """What became of a submission. ``refused`` has the items whose pipeline cannot be used, by their index."""
+    """What became of a submission. ``refused`` has the items whose pipeline cannot be used, by their index.
+
+    ``outdated`` are those of the unchanged ones that told of an attempt before the stored one, and were dropped.
+    """
 
     inserted: int
     updated: int
     unchanged: int
     refused: dict[int, Refusal]
     keys: list[RunKey]
+    outdated: int = 0
 
     def counts(self) -> dict[str, int]:
         """Return how many items became what, for the metrics."""
@@ -92,15 +100,16 @@ async def write(connection: AsyncConnection, submissions: Sequence[Submission], 
     resolved = await registry.resolve(connection, asks, now=now)
     merged = _Merged()
     places = [await _merge(merged, s, p) for s, p in zip(submissions, resolved, strict=True)]
+    outdated = await _merge_open(connection, merged, submissions, resolved, places)
     new, changed = await _join(connection, merged, now=now)
     outcomes = []
-    for submission, pipelines, mine in zip(submissions, resolved, places, strict=True):
+    for submission, pipelines, mine, dropped in zip(submissions, resolved, places, outdated, strict=True):
         inserted = new.intersection(mine)
         refused = _refused(submission, pipelines)
         updated = len(changed.intersection(mine))
         unchanged = submission.size - len(refused) - len(inserted) - updated
         keys = [merged.keys[place] for place in mine]
-        outcomes.append(Outcome(len(inserted), updated, unchanged, refused, keys))
+        outcomes.append(Outcome(len(inserted), updated, unchanged, refused, keys, dropped))
         new -= inserted
         changed |= inserted  # to whoever comes next
     return outcomes
@@ -137,7 +146,9 @@ async def _in_slices(items: Iterable[T]) -> AsyncIterator[list[T]]:
             await asyncio.sleep(0)
 
 
-async def _merge(merged: _Merged, submission: Submission, pipelines: dict[Reference, UUID | Refusal]) -> list[int]:
+async def _merge(
+    merged: _Merged, submission: Submission, pipelines: dict[Reference, UUID | Refusal]
+) -> dict[int, None]:
     """Add the records of one submission, which stays as it is: it may be tried again without its neighbours."""
     places: dict[int, None] = {}
     async for part in _in_slices(submission.records.items()):
@@ -145,7 +156,34 @@ async def _merge(merged: _Merged, submission: Submission, pipelines: dict[Refere
             pipeline_id = pipelines[reference]
             if isinstance(pipeline_id, UUID):
                 places[merged.add((pipeline_id, external_run_id), record)] = None
-    return list(places)
+    return places
+
+
+async def _merge_open(
+    connection: AsyncConnection,
+    merged: _Merged,
+    submissions: Sequence[Submission],
+    resolved: Sequence[dict[Reference, UUID | Refusal]],
+    places: Sequence[dict[int, None]],
+) -> list[int]:
+    """Number the reports whose attempt is open and add them; returns how many of each submission were outdated."""
+    told = [
+        (position, (pipeline_id, external_run_id), reports)
+        for position, (submission, pipelines) in enumerate(zip(submissions, resolved, strict=True))
+        for (reference, external_run_id), reports in submission.open.items()
+        if isinstance(pipeline_id := pipelines[reference], UUID)
+    ]
+    outdated = [0] * len(submissions)
+    if not told:
+        return outdated
+    numbers = await numbering.number(await _driver(connection), [(key, reports) for _, key, reports in told])
+    for (position, key, _), reports in zip(told, numbers, strict=True):
+        for report in reports:
+            if report is None:
+                outdated[position] += 1
+            else:
+                places[position][merged.add(key, RunRecord(report))] = None
+    return outdated
 
 
 def _refused(submission: Submission, pipelines: dict[Reference, UUID | Refusal]) -> dict[int, Refusal]:
@@ -162,10 +200,7 @@ async def _join(connection: AsyncConnection, merged: _Merged, *, now: datetime) 
     """Join what is merged to the tables; returns the places of the runs that are new and of those that changed."""
     if not merged.keys:
         return set(), set()
-    raw = await connection.get_raw_connection()
-    driver = raw.driver_connection
-    assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
-    async with driver.cursor() as cursor:
+    async with (await _driver(connection)).cursor() as cursor:
         staged: dict[str, int] = {}
         await _copy(cursor, "staged_runs", sql.STAGED_RUN_COLUMNS, _run_rows(merged, staged))
         await cursor.execute(sql.JOIN_RUNS, {"now": now})
@@ -187,6 +222,13 @@ async def _join(connection: AsyncConnection, merged: _Merged, *, now: datetime) 
             async for part in _fetched(cursor):
                 changed.update([merged.places[UUID(pipeline), external_run_id] for pipeline, external_run_id in part])
     return new, changed - new
+
+
+async def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    """Return the driver's own connection, which can COPY."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)  # noqa: S101 - the only driver there is
+    return driver
 
 
 async def _fetched(cursor: psycopg.AsyncCursor[Any]) -> AsyncIterator[list[Any]]:
