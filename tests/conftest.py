@@ -97,7 +97,7 @@ def app_url(server: EmbeddedServer, database_name: str) -> str:
     return server.url(runner.APP, PASSWORDS[runner.APP], database_name)
 
 
-_EMPTY = "DELETE FROM run_events; DELETE FROM runs; DELETE FROM alert_rules; DELETE FROM api_keys; DELETE FROM pipelines; DELETE FROM clients"
+_EMPTY = "DELETE FROM run_events; DELETE FROM runs; DELETE FROM alert_rules; DELETE FROM api_keys; DELETE FROM pipelines; DELETE FROM clients; DELETE FROM sources"
 
 
 @pytest.fixture

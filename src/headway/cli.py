@@ -4,7 +4,6 @@ Commands import what they need when they need it, so that ``--help`` is quick.
 """
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from headway import __version__
 from headway.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
+    from headway.connectors.config import Source
     from headway.core.db import Database
 
 app = typer.Typer(
@@ -29,7 +29,9 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.")
 db = typer.Typer(no_args_is_help=True, help="The database itself.")
+sources = typer.Typer(no_args_is_help=True, help="Sources that are pulled from (HEADWAY_CONFIG): try them, list them.")
 app.add_typer(keys, name="keys")
+app.add_typer(sources, name="sources")
 app.add_typer(db, name="db")
 
 Data = Annotated[
@@ -37,6 +39,7 @@ Data = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.", show_default="8000")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of sources.", show_default="all")]
 Processes = Annotated[int | None, typer.Option(min=1, max=64, help="API processes.", show_default="one a processor")]
 
 T = TypeVar("T")
@@ -155,6 +158,7 @@ def serve_process(fd: Annotated[int, typer.Option(help="Descriptor of the listen
 def worker(data: Data = None, supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False) -> None:
     """Do the background work alone, on the database of HEADWAY_DATABASE_URL."""
     from headway import worker as working
+    from headway.connectors.registry import load_sources
     from headway.core import logging
     from headway.supervisor import exit_with_parent
 
@@ -163,7 +167,74 @@ def worker(data: Data = None, supervised: Annotated[bool, typer.Option("--superv
         logging.configure(settings.log_level, settings.log_format)
         if supervised:
             exit_with_parent()
-        _with_database(settings, working.run)
+        configured = load_sources(settings.config)
+        _with_database(settings, lambda database: working.run(database, configured), pool_size=working.POOL_SIZE)
+
+
+@app.command()
+def sync(
+    names: Names = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Read the history back to here, too: 90d, 2y. Then ends.", show_default="each source's own"),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Sync once and end, not again at each source's interval.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Read sources now, with progress; Ctrl-C stops, and the same command goes on from there."""
+    from headway.connectors import console
+    from headway.core import clock, logging
+
+    length = _duration(since, "--since")
+    with _told():
+        settings = _settings(data)
+        logging.configure("error" if settings.log_level == "info" else settings.log_level, settings.log_format)
+        chosen = _sources(settings, names)
+        begin = None if length is None else clock.now() - length
+
+        async def run(database: "Database") -> bool:
+            return await console.sync(database, chosen, since=begin, once=once or since is not None)
+
+        went_well = _with_database(settings, run, pool_size=console.POOL_SIZE)
+    raise typer.Exit(0 if went_well else 1)
+
+
+@sources.command("check")
+def check_sources(names: Names = None) -> None:
+    """Try each source: is it there, does it let us in, and what would be imported?"""
+    from headway.connectors import console
+
+    with _told():
+        chosen = _sources(_settings(), names)
+        went_well = console.check(chosen)
+    raise typer.Exit(0 if went_well else 1)
+
+
+@sources.command("list")
+def list_sources(names: Names = None, data: Data = None) -> None:
+    """List sources with their last sync, and what is wrong with them."""
+    from headway.connectors import console
+
+    with _told():
+        _with_database(_settings(data), lambda database: console.show(database, names or []))
+
+
+def _sources(settings: Settings, names: list[str] | None) -> "dict[str, Source]":
+    """Return the configured sources, or those of them that are named."""
+    from headway.connectors.registry import load_sources
+
+    if settings.config is None:
+        raise SettingsError("HEADWAY_CONFIG is not set: it names the file of sources; see docs/connectors/README.md")
+    configured = load_sources(settings.config)
+    if not configured:
+        raise SettingsError(f"{settings.config} has no sources; see docs/connectors/README.md")
+    unknown = [name for name in names or [] if name not in configured]
+    if unknown:
+        known = ", ".join(sorted(configured))
+        raise SettingsError(f"{settings.config} has no source {unknown[0]}; it has: {known}")
+    return {name: configured[name] for name in names or configured}
 
 
 @app.command()
@@ -246,7 +317,7 @@ def create_key(
         raise typer.BadParameter("must be some of ingest, read, admin, with commas", param_hint="--scope")
     if not name.strip() or len(name) > 200:
         raise typer.BadParameter("must have 1 to 200 characters", param_hint="NAME")
-    lasting = _duration(expires)
+    lasting = _duration(expires, "--expires")
 
     async def create(database: "Database") -> str:
         async with database.transaction() as connection:
@@ -323,15 +394,18 @@ def generate_key() -> None:
     print(generate())
 
 
-def _with_database(settings: Settings, work: Callable[["Database"], Coroutine[Any, Any, T]]) -> T:
+def _with_database(
+    settings: Settings, work: Callable[["Database"], Coroutine[Any, Any, T]], *, pool_size: int = 2
+) -> T:
     """Do some work on the service's database."""
     from headway.core.db import Database
+    from headway.runs.sql import STAGING
     from headway.targets import database_url
 
     url = database_url(settings)
 
     async def run() -> T:
-        database = Database(url, pool_size=2)
+        database = Database(url, pool_size=pool_size, on_connect=STAGING)
         try:
             return await work(database)
         finally:
@@ -340,12 +414,11 @@ def _with_database(settings: Settings, work: Callable[["Database"], Coroutine[An
     return asyncio.run(run())
 
 
-def _duration(text: str | None) -> timedelta | None:
-    """Parse 90d, 12h or 30m."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,5})([dhm])", text)
-    if match is None:
-        raise typer.BadParameter("must be a number and d, h or m, such as 90d", param_hint="--expires")
-    unit = {"d": "days", "h": "hours", "m": "minutes"}[match[2]]
-    return timedelta(**{unit: int(match[1])})
+def _duration(text: str | None, option: str) -> timedelta | None:
+    """Parse 90d, 12h or 2y."""
+    from headway.core.durations import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

@@ -16,6 +16,7 @@ from headway.access import service as access
 from headway.access.service import KeyRing
 from headway.alerts.routes import routes as alert_routes
 from headway.clients.routes import routes as client_routes
+from headway.connectors.routes import routes as source_routes
 from headway.core import clock, docs_page, problems
 from headway.core.body import InFlight
 from headway.core.db import Database
@@ -59,7 +60,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     state.shared_writer = SharedWriter(state.database)
     state.in_flight = InFlight(settings.max_bytes_in_flight)
     state.metrics = Metrics(shared_dir=None if settings.metrics_dir is None else str(settings.metrics_dir))
-    for routes in (client_routes, pipeline_routes, run_routes, alert_routes, health_routes):
+    for routes in (client_routes, pipeline_routes, run_routes, alert_routes, health_routes, source_routes):
         app.include_router(routes)
     app.include_router(lineage)
     app.include_router(operation_routes)

@@ -6,7 +6,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from headway.access.gate import Caller, router
+from headway.connectors import exposition as source_exposition
+from headway.core import clock
 from headway.core.errors import HeadwayError, UnavailableError
+from headway.core.metrics import exposition_of
 from headway.health import exposition
 from headway.migrations import runner
 
@@ -44,12 +47,15 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
 
 @_kept.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request, caller: Caller) -> Response:
-    """Return metrics in Prometheus' text format; a bound key is shown its own client's pipelines alone."""
+    """Return metrics in Prometheus' text format; a bound key is shown its own client's alone."""
     state = request.app.state
     own = b"" if caller.client_id is not None else state.metrics.exposition()
     async with state.database.transaction() as connection:
-        pipelines = await exposition.pipelines(connection, client_id=caller.client_id)
-    return Response(own + pipelines, media_type="text/plain; version=0.0.4; charset=utf-8")
+        families = [
+            *await exposition.pipelines(connection, client_id=caller.client_id),
+            *await source_exposition.sources(connection, client_slug=caller.client_slug, now=clock.now()),
+        ]
+    return Response(own + exposition_of(families), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 routes = APIRouter()

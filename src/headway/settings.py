@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path | None = Field(None, description="directory of the embedded database and its secrets")
     config: Path | None = Field(
-        None, description="reserved for sources and notification destinations; nothing reads it yet"
+        None,
+        description="TOML file of the sources that are pulled from; read by worker, sync and sources at their start",
     )
     bootstrap_key: SecretStr | None = Field(
         None,

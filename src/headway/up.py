@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from headway import serve, targets
+from headway.connectors.registry import load_sources
 from headway.embedded import bootstrap
 from headway.embedded.server import EmbeddedServer, EmbeddedServerError, read_running
 from headway.migrations.runner import APP
@@ -27,6 +28,7 @@ def run(settings: Settings, *, demo: bool = False) -> int:
     if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "none"})
     serve.check_exposure(settings)
+    load_sources(settings.config)  # what is wrong there is told before anything starts
     directory = targets.data_dir(settings)
     listening = serve.listen(settings.host, settings.port)
     with (

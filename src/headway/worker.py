@@ -1,19 +1,22 @@
 """The background work: steps that run again and again until the process is told to stop.
 
 Each step is a function ``(connection, *, now) -> bool`` in one transaction ("was there more to do?"); the loop alone
-sleeps. A step that fails is tried again with growing pauses and told once, and once more when it works again. Any
-number of workers may run: steps claim what they work on. A new step is one line in ``STEPS``.
+sleeps. Reading sources takes many transactions, so it has lanes of its own, each a function ``() -> bool``. What fails is
+tried again with growing pauses and told once, and once more when it works again. Any number of workers may run: they
+claim what they work on. A new step is one line in ``STEPS``.
 """
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 
+from headway.connectors.config import Source
+from headway.connectors.syncing import Syncer
 from headway.core import clock
 from headway.core.db import Database
 from headway.health import due
@@ -21,6 +24,11 @@ from headway.health import due
 log = structlog.get_logger()
 
 MOST_SECONDS = 60.0
+# So many sources are read at a time; each waits for its platform most of the while.
+SYNC_LANES = 4
+SYNC_LOOK_SECONDS = 1.0
+# Connections of a worker: a transaction and a renewal of its claim for each lane, and one for the steps.
+POOL_SIZE = 2 * SYNC_LANES + 1
 
 
 class Step(NamedTuple):
@@ -34,28 +42,35 @@ class Step(NamedTuple):
 STEPS = (Step("advance_due", due.advance_due, 5.0),)
 
 
-async def work(database: Database, steps: tuple[Step, ...] = STEPS, *, stop: asyncio.Event) -> None:
-    """Run all steps until ``stop`` is set; what is under way is finished."""
+async def work(
+    database: Database, steps: tuple[Step, ...] = STEPS, *, stop: asyncio.Event, syncer: Syncer | None = None
+) -> None:
+    """Run all steps, and read sources, until ``stop`` is set; what is under way is finished."""
     async with asyncio.TaskGroup() as group:
         for step in steps:
-            group.create_task(_repeat(database, step, stop))
+            group.create_task(_repeat(step.name, partial(tick, database, step), step.every_seconds, stop))
+        if syncer is not None:
+            for lane in range(SYNC_LANES):
+                group.create_task(_repeat(f"sync_sources_{lane + 1}", syncer.sync_due, SYNC_LOOK_SECONDS, stop))
+            await stop.wait()
+            syncer.halt()
 
 
-async def _repeat(database: Database, step: Step, stop: asyncio.Event) -> None:
+async def _repeat(name: str, run: Callable[[], Awaitable[bool]], every_seconds: float, stop: asyncio.Event) -> None:
     failures = 0
     while not stop.is_set():
         try:
-            more = await tick(database, step, now=clock.now())
+            more = await run()
         except Exception as error:
             failures += 1
             if failures == 1:
-                log.warning("step_failed", step=step.name, error=str(error), exc_info=error)
-            pause = pause_after(failures, every_seconds=step.every_seconds)
+                log.warning("step_failed", step=name, error=str(error), exc_info=error)
+            pause = pause_after(failures, every_seconds=every_seconds)
         else:
             if failures:
-                log.info("step_recovered", step=step.name, failures=failures)
+                log.info("step_recovered", step=name, failures=failures)
             failures = 0
-            pause = 0.0 if more else step.every_seconds
+            pause = 0.0 if more else every_seconds
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await stop.wait()
@@ -66,18 +81,18 @@ def pause_after(failures: int, *, every_seconds: float) -> float:
     return min(every_seconds * 2.0 ** min(failures, 10), MOST_SECONDS)
 
 
-async def tick(database: Database, step: Step, *, now: datetime) -> bool:
+async def tick(database: Database, step: Step) -> bool:
     """Run a step once, in a transaction of its own."""
     async with database.transaction() as connection:
-        return await step.run(connection, now=now)
+        return await step.run(connection, now=clock.now())
 
 
-async def run(database: Database) -> None:
+async def run(database: Database, sources: Mapping[str, Source]) -> None:
     """Work until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    log.info("worker_started", steps=[step.name for step in STEPS])
-    await work(database, stop=stop)
+    log.info("worker_started", steps=[step.name for step in STEPS], sources=sorted(sources))
+    await work(database, stop=stop, syncer=Syncer(database, sources) if sources else None)
     log.info("worker_stopped")

@@ -72,6 +72,9 @@ class Source(BaseModel):
     environment: Literal["dev", "staging", "prod"] = Field("prod", description="environment of the pipelines")
     interval: Duration = Field(timedelta(minutes=1), description="how often changes are asked for")
     since: Duration = Field(timedelta(days=30), description="how far back the first sync goes")
+    sweep: Duration = Field(
+        timedelta(days=7), description="how far back all is read again once a day, for late changes"
+    )
     include: list[str] = Field([], description="names of pipelines to take, with * and ?; none: all")
     exclude: list[str] = Field([], description="names of pipelines to leave out; wins over include")
     tags: list[str] = Field([], description="labels of the pipelines that this source registers")

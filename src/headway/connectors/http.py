@@ -6,7 +6,10 @@ growing, jittered pauses that end at once when the process stops. Every failure 
 operator's words, without a credential (``tests/connectors/test_http.py``).
 """
 
+import base64
+import ipaddress
 import json
+import math
 import re
 import threading
 import time
@@ -14,12 +17,12 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import requests
 import tenacity
 import urllib3
-from requests.auth import AuthBase, HTTPBasicAuth
+from requests.auth import AuthBase
 from tenacity.stop import stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
@@ -34,6 +37,8 @@ TRIES = 4
 LONGEST_PAUSE_SECONDS = 10.0
 # A source that asks for a longer pause gets it from the schedule of syncs, not from a thread that sleeps.
 LONGEST_WAIT_SECONDS = 30.0
+# Nobody waits longer than a day on a header's word: a reset in the year 9999 fits no schedule.
+LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 EXCERPT_CHARS = 200
 CLOCK_TOLERANCE = timedelta(seconds=2)
 
@@ -75,12 +80,15 @@ class Http:
         authorize: Callable[[], Headers] | None = None,
         renews_on: frozenset[int] = frozenset({401}),
     ) -> None:
+        self._source = source
         self._base = source.url
         self._origin = _origin(source.url)
         self._stop = threading.Event() if stop is None else stop
         self._authorize = authorize or (lambda: authorization(source))
         self._renews_on = renews_on
         self._credentials: Headers | None = None
+        # A proxy that the environment names is for the world outside: this machine is spoken to directly.
+        self._proxies = {"no_proxy": "*"} if _is_loopback(source.url) else None
         self._session = requests.Session()
         self._session.auth = _NoNetrc()
         self._session.headers.update({"User-Agent": f"headway/{__version__}", "Accept": "application/json"})
@@ -171,7 +179,7 @@ class Http:
         if status == 304:
             return Answer(status, None, received, None)
         self._refuse(method, url, status, received, body)
-        return Answer(status, self._parse(method, url, body), received, _next_url(received))
+        return Answer(status, self._parse(method, url, body), received, _next_url(url, received))
 
     def _send(
         self,
@@ -198,21 +206,23 @@ class Http:
                 timeout=(CONNECT_SECONDS, READ_SECONDS),
                 allow_redirects=False,
                 stream=True,
+                proxies=self._proxies,
             ) as response:
                 return response.status_code, response.headers, self._read(place, response, deadline)
         except requests.exceptions.SSLError as error:
             raise SourceError("tls", f"{place}: TLS failed: {self._clean(_reason(error))}") from None
-        except requests.exceptions.Timeout:
+        except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
             raise _PassingError(SourceError("timeout", f"{place}: no answer within {READ_SECONDS:.0f} s")) from None
-        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        except (requests.exceptions.ConnectionError, urllib3.exceptions.ProtocolError) as error:
             detail = f"{place}: cannot be reached: {self._clean(_reason(error))}"
             raise _PassingError(SourceError("unreachable", detail)) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             raise SourceError("bad_answer", f"{place}: {self._clean(_reason(error))}") from None
 
     def _read(self, place: str, response: requests.Response, deadline: float) -> bytes:
+        """Return the body. It is read as it comes: waiting for a full piece would let a drip outlast the deadline."""
         body = bytearray()
-        for piece in response.iter_content(64 * 1024):
+        while piece := response.raw.read1(64 * 1024, decode_content=True):
             body += piece
             if len(body) > ANSWER_BYTES:
                 raise SourceError("answer_too_large", f"{place}: the answer exceeds {ANSWER_BYTES // 2**20} MiB")
@@ -227,8 +237,8 @@ class Http:
             return
         place = _place(method, url)
         if 300 <= status < 400:
-            target = urlsplit(headers.get("Location", ""))
-            where = f"{target.scheme}://{target.netloc}" if target.netloc else "another path"
+            target = _split(headers.get("Location", ""))
+            where = f"{target.scheme}://{target.netloc}"[:EXCERPT_CHARS] if target.netloc else "another path"
             detail = f"{place}: answers with a redirect to {where}, which is not followed; set url to where it ends"
             raise SourceError("redirected", self._clean(detail))
         said = self._excerpt(body)
@@ -255,7 +265,7 @@ class Http:
         if not body.strip():
             return None
         try:
-            return json.loads(body, parse_constant=lambda _: None)
+            return json.loads(body, parse_constant=lambda _: None, parse_float=_finite)
         except (ValueError, RecursionError):
             kind = "a web page" if body.lstrip()[:1] == b"<" else "something else"
             detail = f"{_place(method, url)}: answers {kind} where JSON is expected; check url"
@@ -267,10 +277,11 @@ class Http:
         Raises:
             SourceError: it leads elsewhere.
         """
-        if not path.lower().startswith(("http://", "https://", "//")):
+        if path == "" or (path[0] in "/?" and not path.startswith("//")):  # `@evil` or `.evil` would be another host
             return self._base + path
-        if _origin(path) != self._origin:
-            where = urlsplit(path).netloc.rpartition("@")[2]
+        origin = _origin(path)
+        if origin is None or origin != self._origin:
+            where = _split(path).netloc.rpartition("@")[2] or "something odd"
             raise SourceError(
                 "foreign_link",
                 f"the source links to {self._clean(where[:200])}, which is not where it is: not followed",
@@ -285,23 +296,31 @@ class Http:
         try:
             told = parsedate_to_datetime(headers.get("Date", ""))
             lag = clock.now() - told
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return
         if lag > CLOCK_TOLERANCE:
             self.clock_lag = max(self.clock_lag, lag)
 
     def _excerpt(self, body: bytes) -> str:
-        text = " ".join(body[: 8 * EXCERPT_CHARS].decode(errors="replace").split())
+        limit = 8 * EXCERPT_CHARS
+        words = body[:limit].decode(errors="replace").split()
+        text = " ".join(words if len(body) <= limit else words[:-1])  # half a token would not be known as one
         if not text or text.startswith("<"):
             return ""
         return f": {self._clean(text)[:EXCERPT_CHARS]}"
 
     def _clean(self, text: str) -> str:
-        """Return a text without credentials: ours, and whatever looks like one."""
-        for value in (self._credentials or {}).values():
-            for secret in (value, value.rpartition(" ")[2]):
-                if len(secret) > 3:
-                    text = text.replace(secret, redaction.REDACTED)
+        """Return a text without credentials: ours, however the source wrote them, and whatever looks like one."""
+        known = {part for value in (self._credentials or {}).values() for part in (value, value.rpartition(" ")[2])}
+        for read in (self._source.token, self._source.password):
+            try:
+                known.add(read() or "")
+            except SourceError:
+                continue  # it cannot be had, so it was not sent
+        written = {way for secret in known for way in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
+        for secret in sorted(written, key=len, reverse=True):
+            if len(secret) > 3:
+                text = text.replace(secret, redaction.REDACTED)
         return redaction.redact_text(text)
 
 
@@ -312,8 +331,8 @@ def authorization(source: Source) -> Headers:
         SourceError: they cannot be had.
     """
     if source.username is not None:
-        prepared = HTTPBasicAuth(source.username, source.password() or "")(requests.Request(url=source.url).prepare())
-        return {"Authorization": str(prepared.headers["Authorization"])}
+        pair = f"{source.username}:{source.password() or ''}".encode()  # in UTF-8, as RFC 7617 has it
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     token = source.token()
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
@@ -345,12 +364,16 @@ def _is_limit(status: int, headers: Headers) -> bool:
 def _retry_after(headers: Headers) -> float | None:
     """Return the seconds that a source asks to wait (RFC 9110, 10.2.3; GitHub's reset as a last resort)."""
     said = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}", said):
-        return float(said)
     try:
-        return max(0.0, (parsedate_to_datetime(said) - clock.now()).total_seconds()) if said else _reset_after(headers)
-    except (TypeError, ValueError):
+        if not said:
+            seconds = _reset_after(headers)
+        elif re.fullmatch(r"\d+", said):
+            seconds = float(said)
+        else:
+            seconds = (parsedate_to_datetime(said) - clock.now()).total_seconds()
+    except (TypeError, ValueError, OverflowError):
         return None
+    return None if seconds is None else min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _reset_after(headers: Headers) -> float | None:
@@ -358,15 +381,41 @@ def _reset_after(headers: Headers) -> float | None:
     if not re.fullmatch(r"\d{1,12}", reset):
         return None
     seconds = float(reset)  # a time, or the seconds until then
-    return max(0.0, seconds - clock.now().timestamp()) if seconds > 1e9 else seconds
+    return seconds - clock.now().timestamp() if seconds > 1e9 else seconds
 
 
-def _next_url(headers: Headers) -> str | None:
-    """Return the target of ``Link: <…>; rel="next"`` (RFC 8288)."""
+def _next_url(url: str, headers: Headers) -> str | None:
+    """Return the target of ``Link: <…>; rel="next"`` (RFC 8288), which may be relative to what was asked for."""
     for link in requests.utils.parse_header_links(headers.get("Link", "")):
         if link.get("rel") == "next":
-            return str(link["url"])
+            target = str(link["url"])
+            try:
+                return urljoin(url, target)
+            except ValueError:
+                return target  # refused where it is followed
     return None
+
+
+def _finite(text: str) -> float | None:
+    """Return a number of a document, None for one such as 1e999: no column and no JSON takes infinity."""
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _is_loopback(url: str) -> bool:
+    host = _split(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL, none where it is malformed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _origin(url: str) -> tuple[str, str, int | None] | None:
@@ -378,7 +427,7 @@ def _origin(url: str) -> tuple[str, str, int | None] | None:
     if parts.username is not None or parts.password is not None:
         return None
     scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").lower(), port or _DEFAULT_PORTS.get(scheme)
+    return scheme, (parts.hostname or "").lower(), _DEFAULT_PORTS.get(scheme) if port is None else port
 
 
 def _place(method: str, url: str) -> str:

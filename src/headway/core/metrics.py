@@ -4,9 +4,10 @@ The processes share a directory of memory-mapped files (``PROMETHEUS_MULTIPROC_D
 ``serve.py``). Labels are route templates and fixed words, never paths, so that their number is bounded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _LAG_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400, 604_800)
@@ -78,3 +79,18 @@ class Metrics:
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone, path=self._shared_dir)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+class _Collected:
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def exposition_of(families: Iterable[Metric]) -> bytes:
+    """Return metrics that were read from somewhere else in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(families))
+    return generate_latest(registry)

@@ -6,7 +6,6 @@ of another type is None (or empty), whatever stands in its place (``tests/core/t
 UTF-8 knows no lone surrogate.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,10 +17,13 @@ from pydantic_core import PydanticCustomError
 from headway.core import clock, validation
 
 URL_CHARS = 4096
+_ID_BITS = 512  # Python writes no number of thousands of digits, and none is an identity
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # What platforms write besides RFC 3339: a blank before the offset, the word UTC, seven or nine digits of a second.
-_WORDED_UTC = re.compile(r"\s*(?:UTC|GMT)$")
+_WORDED_UTC = re.compile(r" ?(?:UTC|GMT)$")
+_BLANK_OFFSET = re.compile(r" (?=[+-]\d\d:?\d\d$)")
+_LONGEST_TIME = 64  # characters
 
 
 def at(value: object, *path: str) -> object:
@@ -55,7 +57,9 @@ def text_at(value: object, *path: str) -> str | None:
 def id_at(value: object, *path: str) -> str | None:
     """Return the text or whole number at a path as text: an identity, which some platforms write either way."""
     found = at(value, *path)
-    return str(found) if type(found) is int else text_at(value, *path)
+    if type(found) is int:
+        return str(found) if found.bit_length() <= _ID_BITS else None
+    return text_at(value, *path)
 
 
 def count_at(value: object, *path: str) -> int | None:
@@ -77,7 +81,9 @@ def time_at(value: object, *path: str, latest: datetime) -> datetime | None:
 def loose_time_at(value: object, *path: str, latest: datetime) -> datetime | None:
     """Return the time at a path as ``time_at``, where ``2026-01-31 06:00:00 UTC`` and the like will do as well."""
     found = at(value, *path)
-    return _time(_WORDED_UTC.sub("Z", found) if isinstance(found, str) else found, latest)
+    if isinstance(found, str) and len(found) <= _LONGEST_TIME:
+        found = _BLANK_OFFSET.sub("", _WORDED_UTC.sub("Z", found))
+    return _time(found, latest)
 
 
 def _time(found: object, latest: datetime) -> datetime | None:
@@ -99,11 +105,11 @@ def epoch_at(value: object, *path: str, latest: datetime, per_second: int = 1) -
             found = float(found)
         except ValueError:
             return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
         return None
     try:
         time = clock.EPOCH + timedelta(microseconds=round(found * 1_000_000 / per_second))
-    except OverflowError:
+    except OverflowError:  # infinity as well
         return None
     return time.astimezone(UTC) if time <= latest else None
 

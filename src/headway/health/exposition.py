@@ -1,9 +1,7 @@
 """What the fleet looks like to Prometheus: each pipeline's last status and times, read when it is asked for."""
 
-from collections.abc import Iterator
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,15 +12,7 @@ from headway.health.fleet import FleetFilter
 _LABELS = ["client", "pipeline_id", "pipeline", "platform", "environment"]
 
 
-class _Collected:
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._metrics
-
-
-async def pipelines(connection: AsyncConnection, *, client_id: UUID | None) -> bytes:
+async def pipelines(connection: AsyncConnection, *, client_id: UUID | None) -> list[Metric]:
     """Return the metrics of all pipelines that have run, of one client where given."""
     status = GaugeMetricFamily(
         "headway_pipeline_last_status", "Status of the latest run; 1 at its word", labels=[*_LABELS, "status"]
@@ -37,6 +27,4 @@ async def pipelines(connection: AsyncConnection, *, client_id: UUID | None) -> b
         run_at.add_metric(labels, row.run_at.timestamp())
         if row.last_success_at is not None:
             success_at.add_metric(labels, row.last_success_at.timestamp())
-    registry = CollectorRegistry()
-    registry.register(_Collected([status, run_at, success_at]))
-    return generate_latest(registry)
+    return [status, run_at, success_at]

@@ -22,12 +22,13 @@ from psycopg import sql
 from headway.access import models as _access
 from headway.alerts import models as _alerts
 from headway.clients import models as _clients
+from headway.connectors import models as _connectors
 from headway.core.db import Base, driver_url
 from headway.pipelines import models as _pipelines
 from headway.runs import models as _runs
 
 METADATA = Base.metadata
-_MODELS = (_access, _alerts, _clients, _pipelines, _runs)  # imported so that METADATA is whole
+_MODELS = (_access, _alerts, _clients, _connectors, _pipelines, _runs)  # imported so that METADATA is whole
 
 OWNER, APP, READER = "headway_owner", "headway_app", "headway_reader"
 
