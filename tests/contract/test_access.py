@@ -150,7 +150,7 @@ class Fleet:
         self.mine: dict[str, str] = {}
         self.theirs: dict[str, str] = {}
 
-    async def furnish(self) -> None:
+    async def furnish(self, db: Db) -> None:
         for things, slug in ((self.mine, "acme"), (self.theirs, "foreignco")):
             schedule = {"every_seconds": 60, "grace_seconds": 0}
             body = {"schedule": schedule, "external_id": f"id of {slug}"}
@@ -169,6 +169,13 @@ class Fleet:
                 slug=pipeline["slug"],
                 run_id=run.json()["id"],
                 rule_id=made.json()["id"],
+                name=f"source-of-{slug}",
+            )
+            db.execute(
+                """INSERT INTO sources (name, platform, client_slug, url, environment, interval_seconds, next_try_at,
+                                        created_at, updated_at)
+                   VALUES (%s, 'airflow', %s, 'https://airflow.example', 'prod', 60, now(), now(), now())""",
+                (things["name"], slug),
             )
 
     def betrayed(self, text: str) -> Iterable[str]:
@@ -177,10 +184,10 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(keyed: Api, database: Database) -> Fleet:
+async def fleet(keyed: Api, database: Database, db: Db) -> Fleet:
     every = ("read", "ingest", "admin")
     made = Fleet(keyed.with_key(await make_key(database, *every)), keyed)
-    await made.furnish()
+    await made.furnish(db)
     made.bound = keyed.with_key(await make_key(database, *every, client="acme"))
     return made
 
@@ -205,7 +212,7 @@ BODIES: dict[str, Any] = {
 
 
 def snapshot(db: Db) -> list[Any]:
-    tables = ("clients", "pipelines", "runs", "run_events", "alert_rules")
+    tables = ("clients", "pipelines", "runs", "run_events", "alert_rules", "sources")
     return [db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
 
 

@@ -108,5 +108,5 @@ class ClaimedSource:
         done["runs_odd"] += len(outcome.refused)
 
     async def _save(self, connection: AsyncConnection, *, now: datetime, **values: Any) -> None:
-        if not await queries.save(connection, name=self._source.name, claim=self._claim, now=now, **values):
+        if not await queries.save(connection, name=self._source.name, held_by=self._claim, now=now, **values):
             raise LostClaimError

@@ -89,6 +89,8 @@ class Connector(Protocol):
     def report(self, payload: Payload, *, now: datetime) -> Report | None:
         """Return what a payload of a page says; None where it is no run that we take (planned for later than now).
 
+        The observation's ``source`` is the name of the configured source: by it we know which runs to ask for again.
+
         Raises:
             OddPayloadError: it lacks what identifies a run.
         """

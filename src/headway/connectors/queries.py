@@ -98,7 +98,7 @@ async def save(
     connection: AsyncConnection,
     *,
     name: str,
-    claim: UUID,
+    held_by: UUID,
     now: datetime,
     counts: Mapping[str, int] | None = None,
     **values: Any,
@@ -106,7 +106,7 @@ async def save(
     """Save how far a claimed source is read, with what was counted; False where the claim is lost."""
     statement = (
         sa.update(_sources)
-        .where(_sources.c.name == name, _sources.c.claim == claim)
+        .where(_sources.c.name == name, _sources.c.claim == held_by)
         .values(**values, **{key: _sources.c[key] + n for key, n in (counts or {}).items() if n}, updated_at=now)
     )
     return (await connection.execute(statement)).rowcount == 1
