@@ -94,5 +94,10 @@ async def run(database: Database, sources: Mapping[str, Source]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("worker_started", steps=[step.name for step in STEPS], sources=sorted(sources))
-    await work(database, stop=stop, syncer=Syncer(database, sources) if sources else None)
+    syncer = Syncer(database, sources) if sources else None
+    try:
+        await work(database, stop=stop, syncer=syncer)
+    finally:
+        if syncer is not None:
+            syncer.close()
     log.info("worker_stopped")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from headway.connectors.errors import SourceError
-from headway.core import validation
+from headway.core import redaction, validation
 from headway.core.durations import parse_duration
 from headway.core.validation import ClientSlug
 from headway.settings import SettingsError
@@ -36,10 +36,20 @@ LITERAL_SECRETS = {
     "pat": "token",
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    if isinstance(value, timedelta):
+        return value
+    return parse_duration(value if isinstance(value, str) else "")  # a bare number has no unit
+
+
+def _variable(value: str) -> str:
+    if not _VARIABLE.fullmatch(value) or redaction.redact_text(value) != value:
+        msg = "must be the name of an environment variable; a credential itself must not stand here"
+        raise ValueError(msg)
+    return value
 
 
 def _plain_url(value: str) -> str:
@@ -47,16 +57,24 @@ def _plain_url(value: str) -> str:
         msg = "must be an http:// or https:// URL"
         raise ValueError(msg)
     parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        msg = "must have a port from 1 to 65535, or none"
+        raise ValueError(msg)
     if parts.username or parts.password or "@" in parts.netloc:
         msg = "must not hold a user name or password; give them by reference (username, password_env)"
         raise ValueError(msg)
-    if parts.query or parts.fragment:
+    if "?" in value or "#" in value:
         msg = "must not have a query or a fragment"
         raise ValueError(msg)
     return value.rstrip("/")
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Variable = Annotated[str, AfterValidator(_variable)]
 PlainUrl = Annotated[str, AfterValidator(_plain_url)]
 
 
@@ -78,18 +96,18 @@ class Source(BaseModel):
     include: list[str] = Field([], description="names of pipelines to take, with * and ?; none: all")
     exclude: list[str] = Field([], description="names of pipelines to leave out; wins over include")
     tags: list[str] = Field([], description="labels of the pipelines that this source registers")
-    token_env: str | None = Field(None, description="environment variable that holds the token")
+    token_env: Variable | None = Field(None, description="environment variable that holds the token")
     token_file: Path | None = Field(None, description="file that holds the token; read anew when it is refused")
     username: str | None = Field(None, description="user name, where the platform takes one with a password")
-    password_env: str | None = Field(None, description="environment variable that holds the password")
+    password_env: Variable | None = Field(None, description="environment variable that holds the password")
     password_file: Path | None = Field(None, description="file that holds the password")
 
     def takes(self, *names: str | None) -> bool:
         """Tell whether a pipeline that goes by any of these names is to be imported."""
         known = [name for name in names if name]
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude for name in known):
+        if any(_matches(name, pattern) for pattern in self.exclude for name in known):
             return False
-        return not self.include or any(fnmatch.fnmatchcase(n, pattern) for pattern in self.include for n in known)
+        return not self.include or any(_matches(name, pattern) for pattern in self.include for name in known)
 
     def token(self) -> str | None:
         """Return the token as it is now, None where none is configured.
@@ -108,19 +126,27 @@ class Source(BaseModel):
         return _secret("password", self.password_env, self.password_file)
 
 
+def _matches(name: str, pattern: str) -> bool:
+    """Tell whether a pattern with * and ? fits a name; a bracket is a bracket, as names have them."""
+    return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
 def _secret(what: str, variable: str | None, file: Path | None) -> str | None:
     if variable is not None:
         value = os.environ.get(variable, "").strip()
         if not value:
-            raise SourceError("credential_missing", f"the environment variable {variable} ({what}_env) is not set")
+            # A name in lower case may be a password that somebody put in the wrong place.
+            shown = f"{variable} ({what}_env)" if variable.isupper() else f"that {what}_env names"
+            raise SourceError("credential_missing", f"the environment variable {shown} is not set")
     elif file is not None:
         try:
             value = file.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not a text"
-            raise SourceError("credential_missing", f"cannot read {file} ({what}_file): {reason}") from None
+            shown = redaction.redact_text(str(file))
+            raise SourceError("credential_missing", f"cannot read {shown} ({what}_file): {reason}") from None
         if not value:
-            raise SourceError("credential_missing", f"{file} ({what}_file) is empty")
+            raise SourceError("credential_missing", f"{redaction.redact_text(str(file))} ({what}_file) is empty")
     else:
         return None
     if not value.isprintable() or not value.isascii():
@@ -135,7 +161,7 @@ def load(path: Path, platforms: Mapping[str, type[Source]]) -> dict[str, Source]
         SettingsError: with a line for each thing that is wrong: file, line number, and the mend.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
     except OSError as error:
         msg = f"HEADWAY_CONFIG: cannot read {path}: {error.strerror}"
         raise SettingsError(msg) from None
@@ -156,7 +182,10 @@ def parse(text: str, platforms: Mapping[str, type[Source]], *, file: str, base: 
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         said = re.sub(r"\s*\(at .*\)$", "", str(error))
-        raise SettingsError(f"{file}:{line[1] if line else 1}: this is not TOML: {said}") from None
+        last = text.rstrip("\n").count("\n") + 1  # what is missing at the end of the file has no line of its own
+        raise SettingsError(f"{file}:{line[1] if line else last}: this is not TOML: {said}") from None
+    except RecursionError:
+        raise SettingsError(f"{file}:1: this is nested too deep") from None
     reader = _Reader(_Lines(text), file, base, platforms)
     for key in document.keys() - {"sources"}:
         reader.wrong((key,), f"{_shown(key)} is not a table of this file; known is: sources")
@@ -196,7 +225,7 @@ class _Reader:
             what = "platform is missing" if platform is None else f"{_shown(platform)} is no known platform"
             self.wrong((*path, "platform"), f"[sources.{name}] {what}; known are: {', '.join(sorted(self._platforms))}")
             return None
-        if self._refuses_literals(path, table):
+        if self._refuses_literals(path, table, kind):
             return None
         try:
             source = kind.model_validate({**self._with_paths(table), "name": name})
@@ -207,10 +236,11 @@ class _Reader:
         self._refuse_doubles(path, source)
         return source
 
-    def _refuses_literals(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:
-        found = [key for key in table if key.lower() in LITERAL_SECRETS]
+    def _refuses_literals(self, path: tuple[str, ...], table: Mapping[str, Any], kind: type[Source]) -> bool:
+        found = [key for key in table if key.lower().replace("-", "_") in LITERAL_SECRETS]
         for key in found:
-            way = LITERAL_SECRETS[key.lower()]
+            way = LITERAL_SECRETS[key.lower().replace("-", "_")]
+            way = way if f"{way}_env" in kind.model_fields else "token"
             self.wrong(
                 (*path, key),
                 f"[sources.{path[1]}] {key} must not stand here: give it by reference, "
@@ -232,8 +262,9 @@ class _Reader:
             said = f"{_shown('.'.join(location))} is no setting of {path[1]}'s platform{hint}"
         elif item["type"] == "missing":
             said = f"{'.'.join(location)} is required"
-        elif item["type"] == "value_error" and not item["loc"]:
-            said = str(item["msg"]).removeprefix("Value error, ")
+        elif item["type"] == "value_error":
+            where = f"{'.'.join(location)} " if item["loc"] else ""
+            said = where + str(item["msg"]).removeprefix("Value error, ")
         else:
             (issue,) = validation.issues_of([item])
             said = f"{'.'.join(location)} {issue.detail}"
@@ -253,11 +284,13 @@ class _Lines:
     _TABLE = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
     _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
     _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+    _LONG_TEXT = re.compile(r""""{3}(?:\\.|[^\\])*?"{3}""" r"|'{3}.*?'{3}", re.DOTALL)
 
     def __init__(self, text: str) -> None:
         self._places: dict[tuple[str, ...], int] = {}
         table: tuple[str, ...] = ()
-        for number, line in enumerate(text.splitlines(), 1):
+        text = self._LONG_TEXT.sub(lambda found: "\n" * found[0].count("\n"), text)
+        for number, line in enumerate(text.split("\n"), 1):
             if (head := self._TABLE.match(line)) is not None:
                 table = self._parts(head[1])
                 self._note(table, number)

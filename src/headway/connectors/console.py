@@ -41,11 +41,14 @@ async def sync(database: Database, sources: Mapping[str, Source], *, since: date
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, stop, syncer, board)
-        await syncer.register()
         turns = asyncio.Semaphore(AT_A_TIME)
-        went_well = await asyncio.gather(
-            *(_sync_one(syncer, source, since, once, stop, turns, board) for source in sources.values())
-        )
+        try:
+            await syncer.register()
+            went_well = await asyncio.gather(
+                *(_sync_one(syncer, source, since, once, stop, turns, board) for source in sources.values())
+            )
+        finally:
+            syncer.close()
     return all(went_well) and not (once and stop.is_set())
 
 

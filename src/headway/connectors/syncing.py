@@ -12,8 +12,8 @@ import contextlib
 import random
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -79,10 +79,17 @@ class Syncer:
         self._tell = tell
         self._stop = threading.Event()
         self._is_registered = False
+        # kept from sync to sync: logins, names and what was answered before are not asked for again
+        self._connectors: dict[str, Connector] = {}
 
     def halt(self) -> None:
         """Let what is being read stop at its next request or chunk; what was stored stays."""
         self._stop.set()
+
+    def close(self) -> None:
+        """Close the connections to all sources."""
+        while self._connectors:
+            self._connectors.popitem()[1].http.close()
 
     async def register(self, *, retire_others: bool = False) -> None:
         """Make the rows of the configured sources."""
@@ -124,8 +131,21 @@ class Syncer:
         if row is None:
             return None
         source = self._sources[row.name]
-        reading = _Reading(self._database, source, self._kinds[source.platform], row, self._stop, self._tell)
-        return await reading.run(since)
+        reading = _Reading(self._database, source, row, self._stop, self._tell)
+        return await reading.run(lambda: self._connected(source), since)
+
+    @asynccontextmanager
+    async def _connected(self, source: Source) -> AsyncIterator[Connector]:
+        """Yield the connector of a source that is claimed; one that met trouble is not used again."""
+        connector = self._connectors.pop(source.name, None)
+        if connector is None:
+            connector = await asyncio.to_thread(self._kinds[source.platform].connect, source, self._stop)
+        try:
+            yield connector
+        except BaseException:
+            connector.http.close()
+            raise
+        self._connectors[source.name] = connector
 
 
 class _Reading:
@@ -135,14 +155,12 @@ class _Reading:
         self,
         database: Database,
         source: Source,
-        kind: Kind,
         row: sa.Row[Any],
         stop: threading.Event,
         tell: Callable[[Told], None] | None,
     ) -> None:
         self._database = database
         self._source = source
-        self._kind = kind
         self._row = row
         self._claimed = ClaimedSource(database, source, row.claim)
         self._stop = stop
@@ -154,12 +172,19 @@ class _Reading:
         self._reread_after: uuid.UUID | None = row.reread_after
         self._watermark: datetime | None = row.watermark
 
-    async def run(self, since: datetime | None) -> Result:
+    async def run(
+        self, connected: Callable[[], AbstractAsyncContextManager[Connector]], since: datetime | None
+    ) -> Result:
+        """Read what is to be read, and record how it went.
+
+        Raises:
+            HeadwayError: our own database cannot be reached.
+        """
         renewing = asyncio.create_task(self._renew())
         error: SourceError | None = None
         is_stopped = False
         try:
-            await self._read_all(since)
+            await self._read_all(connected, since)
         except SourceError as trouble:
             error = trouble
         except (StoppedError, LostClaimError) as end:
@@ -182,13 +207,14 @@ class _Reading:
             await self._record_success()
         return Result(self._source.name, self._counts, self._history.read_since, error, is_stopped)
 
-    async def _read_all(self, since: datetime | None) -> None:
+    async def _read_all(
+        self, connected: Callable[[], AbstractAsyncContextManager[Connector]], since: datetime | None
+    ) -> None:
         async with self._database.transaction() as connection:
             if not await queries.is_client_active(connection, slug=self._source.client):
                 detail = f"the client {self._source.client} is deactivated; activate it, or take the source out"
                 raise SourceError("client_inactive", detail)
-        connector = await asyncio.to_thread(self._kind.connect, self._source, self._stop)
-        try:
+        async with connected() as connector:
             reader = ChunkReader(self._source, connector)
             await self._catch_up(connector, reader)
             self._history.plan(self._source, since, now=clock.now())
@@ -196,8 +222,6 @@ class _Reading:
                 if self._is_due():
                     await self._catch_up(connector, reader)
                 await self._read_history(connector, reader)
-        finally:
-            connector.http.close()
 
     async def _catch_up(self, connector: Connector, reader: ChunkReader) -> None:
         """Read what changed, then what we hold as unfinished; with the last of it the watermark moves."""
