@@ -113,7 +113,13 @@ class Service:
     def command(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a headway command on the same data directory."""
         whole = [sys.executable, "-m", "headway", *argv, "--data", str(self.directory)]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False, **options)
+        return subprocess.run(whole, capture_output=True, text=True, timeout=120, check=False, **options)
+
+    def begin(self, *argv: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+        """Begin a headway command on the same data directory, with more in its environment."""
+        whole = [sys.executable, "-m", "headway", *argv, "--data", str(self.directory)]
+        env = {**os.environ, **environment}
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
     def _is_ready(self) -> bool:
         try:

@@ -24,7 +24,7 @@ from headway.runs import writer
 from headway.runs.observation import RunObservation
 from headway.runs.writer import Submission
 
-CLAIM = timedelta(seconds=90)
+CLAIM = timedelta(seconds=30)
 WRITE_TRIES = 5
 _PASSING = frozenset({"busy", "conflict", "name_taken", "slug_taken"})
 

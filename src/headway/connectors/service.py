@@ -13,7 +13,7 @@ from headway.core.errors import NotFoundError
 class UnknownSourceError(NotFoundError):
     """Unknown source."""
 
-    code = "unknown_source"
+    code = "source_not_found"
 
     def __init__(self) -> None:
         super().__init__("there is no such source")

@@ -36,7 +36,7 @@ from headway.runs.observation import TERMINAL, RunObservation, Status, observe
 
 # What the source's clock and its late commits may hide from a filter by time.
 OVERLAP = timedelta(minutes=5)
-RENEW_SECONDS = 20.0
+RENEW_SECONDS = 8.0
 HELD_LIMIT = 200
 LONGEST_PAUSE = timedelta(hours=1)
 
