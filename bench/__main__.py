@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psycopg
 
-from bench import ingest, reads, single
+from bench import ingest, reads, single, sync
 from bench.report import Report
 from bench.service import Service
 
-PARTS = ("memory", "ingest", "single", "reads")
+PARTS = ("memory", "ingest", "single", "sync", "reads")
 PAGE = Path("docs/benchmarks.md")
 
 
@@ -50,6 +50,8 @@ def _measure(parts: tuple[str, ...], runs: int, *, quick: bool) -> Report:
             ingest.measure(service, report, batches=4 if quick else 16, repetitions=3)
         if "single" in parts:
             single.measure(service, report, seconds=3 if quick else 8, repetitions=1 if quick else 3)
+        if "sync" in parts:
+            sync.measure(service, report, sizes=(20_000,) if quick else (20_000, 100_000))
         if "reads" in parts:
             reads.measure(service, report, runs)
     return report
