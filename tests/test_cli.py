@@ -30,7 +30,7 @@ def environment(server: EmbeddedServer, database_name: str, db: Any) -> dict[str
 def test_help_names_every_command() -> None:
     said = headway("--help")
     assert said.returncode == 0
-    for command in ("up", "serve", "worker", "migrate", "keys", "db", "backup", "restore"):
+    for command in ("up", "serve", "worker", "sync", "sources", "migrate", "keys", "db", "backup", "restore"):
         assert command in said.stdout
     assert "serve-process" not in said.stdout
 
@@ -43,6 +43,9 @@ def test_help_names_every_command() -> None:
         ("keys", "create", "a", "--scope", "everything"),
         ("keys", "create", "a", "--scope", "read", "--expires", "soon"),
         ("db", "url", "--role", "root"),
+        ("sync", "--since", "yesterday"),
+        ("sync",),
+        ("sources", "check"),
     ],
 )
 def test_wrong_usage_exits_with_2(argv: tuple[str, ...]) -> None:
