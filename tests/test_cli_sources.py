@@ -45,8 +45,7 @@ def test_check_tells_what_is_there_and_what_would_be_imported(config: dict[str, 
     assert said.returncode == 0, said.stderr
     assert "✓ shop (airflow, client acme" in said.stdout
     assert "Airflow 3.3.2" in said.stdout
-    assert "would import 2 of" in said.stdout
-    assert "dag-0, dag-1" in said.stdout
+    assert "would import 2 pipelines: dag-0, dag-1" in said.stdout
 
 
 def test_check_tells_what_is_wrong(config: dict[str, str]) -> None:

@@ -31,6 +31,7 @@ POOL_SIZE = 2 * AT_A_TIME + 1
 LINE_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 SHOWN_PIPELINES = 10
+MOST_PIPELINES = 1000  # that a check names
 
 
 async def sync(database: Database, sources: Mapping[str, Source], *, since: datetime | None, once: bool) -> bool:
@@ -206,15 +207,13 @@ def _told(source: Source, found: Check | SourceError) -> list[str]:
     head = f"{source.name} ({source.platform}, client {source.client}, {source.url})"
     if isinstance(found, SourceError):
         return [f"✗ {head}", f"    {found.code}: {found.detail}"]
-    taken = sorted(name for name in found.pipelines if source.takes(name))
-    more = f" and {len(taken) - SHOWN_PIPELINES:,} more" if len(taken) > SHOWN_PIPELINES else ""
-    names = f": {', '.join(taken[:SHOWN_PIPELINES])}{more}" if taken else ""
-    lines = [f"✓ {head}", f"    {found.product}"]
-    lines.append(f"    would import {len(taken):,} of {len(found.pipelines):,} pipelines{names}")
-    if found.pipelines and not taken:
-        lines.append(
-            "    note: include and exclude leave nothing; patterns are matched with whole names, * stands for anything"
-        )
+    names = sorted(found.pipelines)
+    more = f" and {len(names) - SHOWN_PIPELINES:,} more" if len(names) > SHOWN_PIPELINES else ""
+    many = f"{MOST_PIPELINES:,} or more" if len(names) >= MOST_PIPELINES else f"{len(names):,}"
+    shown = f": {', '.join(names[:SHOWN_PIPELINES])}{more}" if names else ""
+    lines = [f"✓ {head}", f"    {found.product}", f"    would import {many} pipelines{shown}"]
+    if not names and (source.include or source.exclude):
+        lines.append("    note: do include and exclude leave anything? Whole names are matched, * stands for anything")
     return [*lines, *(f"    note: {note}" for note in found.notes)]
 
 

@@ -22,7 +22,7 @@ def bin_of(name: str) -> Path:
     digest = hashlib.sha256(lock.read_bytes()).hexdigest() + sys.version
     if not stamp.exists() or stamp.read_text() != digest:
         venv.create(place, clear=True, with_pip=True)
-        install = [str(place / "bin" / "pip"), "install", "--quiet", "--require-hashes", "-r", str(lock)]
+        install = [str(place / "bin" / "pip"), "install", "--quiet", "--require-hashes", "--no-deps", "-r", str(lock)]
         subprocess.run(install, check=True, timeout=INSTALL_SECONDS)
         stamp.write_text(digest)
     return place / "bin"

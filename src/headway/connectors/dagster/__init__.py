@@ -1,0 +1,5 @@
+"""Dagster, open source and Dagster+: its runs, read over GraphQL."""
+
+from headway.connectors.dagster.api import DagsterApi, DagsterSource
+
+__all__ = ["DagsterApi", "DagsterSource"]
