@@ -30,7 +30,10 @@ class Asked(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What to answer. ``delay_seconds`` passes before the first byte; ``drip`` sends the body a byte at a time."""
+    """What to answer. ``delay_seconds`` passes before the first byte; ``drip`` sends the body a byte at a time.
+
+    ``hang_up`` closes the connection after so many bytes of the body (the header has promised all of it).
+    """
 
     status: int = 200
     document: Any = None
@@ -38,6 +41,7 @@ class Reply(NamedTuple):
     body: bytes | None = None
     delay_seconds: float = 0.0
     drip: bool = False
+    hang_up: int | None = None
 
     @property
     def content(self) -> bytes:
@@ -102,6 +106,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer's body waits for the acknowledgement of its head
     server: _Server
 
     def handle_one_request(self) -> None:
@@ -126,6 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if reply.hang_up is not None:
+            content, self.close_connection = content[: reply.hang_up], True
         if not reply.drip:
             self.wfile.write(content)
             return

@@ -43,11 +43,15 @@ class FakeRuns(FakePlatform):
 
 
 class Subject(Protocol):
-    """A connector under judgement."""
+    """A connector under judgement.
+
+    What it may have besides, and the suite looks for: ``quiet_requests`` (the most requests of a walk over 1,000
+    pipelines with nothing new, 10 unless given), ``reopens`` (False where a run that has ended stays so),
+    ``plan(platform, run, at)`` (plans a waiting run for a time) and ``connect(source, stop)`` (makes the connector,
+    where it is in no registry).
+    """
 
     platform: str
-    #: Every status word that the platform is known to have, and what it means to us.
-    words: Mapping[str, Status]
     #: A word that says that a run has ended well, one that it failed, one that it is under way, one that it waits.
     success: str
     failed: str
@@ -55,6 +59,11 @@ class Subject(Protocol):
     queued: str
     #: Whether a next link in an answer (a URL) is followed, so that a hostile one has to be refused.
     follows_links: bool
+
+    @property
+    def words(self) -> Mapping[str, Status]:
+        """Every status word that the platform is known to have, and what it means to us."""
+        ...
 
     def serve(self) -> FakeRuns:
         """Return a new, empty platform; the suite enters it."""

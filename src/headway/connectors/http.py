@@ -89,7 +89,7 @@ class Http:
         self._credentials: Headers | None = None
         # A proxy that the environment names is for the world outside: this machine is spoken to directly.
         self._proxies = {"no_proxy": "*"} if _is_loopback(source.url) else None
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.auth = _NoNetrc()
         self._session.headers.update({"User-Agent": f"headway/{__version__}", "Accept": "application/json"})
         self.requests = 0
@@ -335,6 +335,13 @@ def authorization(source: Source) -> Headers:
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     token = source.token()
     return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+class _Session(requests.Session):
+    """Knows no redirects: without this, ``requests`` reads the body of one whole, before any cap, and parses its target."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
 
 
 class _NoNetrc(AuthBase):

@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headway.connectors import config
+from headway.connectors.airflow.api import AirflowApi
+from headway.connectors.airflow.mapping import AirflowSource
 from headway.connectors.config import Source
 from headway.connectors.contract import Connector
+from headway.connectors.dagster.api import DagsterApi, DagsterSource
+from headway.connectors.github_actions.api import GithubActionsApi
+from headway.connectors.github_actions.source import GithubActionsSource
+from headway.connectors.gitlab_ci.api import GitlabCiApi, GitlabCiSource
 from headway.connectors.prefect.api import PrefectApi, PrefectSource
+from headway.connectors.rest.api import connect as connect_rest
+from headway.connectors.rest.source import RestSource
 
 
 class Kind(NamedTuple):
@@ -19,7 +27,12 @@ class Kind(NamedTuple):
 
 
 CONNECTORS: Mapping[str, Kind] = {
+    "airflow": Kind(AirflowSource, AirflowApi),
+    "dagster": Kind(DagsterSource, DagsterApi),
+    "github_actions": Kind(GithubActionsSource, GithubActionsApi),
+    "gitlab_ci": Kind(GitlabCiSource, GitlabCiApi),
     "prefect": Kind(PrefectSource, PrefectApi),
+    "rest": Kind(RestSource, connect_rest),
 }
 
 
