@@ -36,6 +36,8 @@ from headway.runs.observation import TERMINAL, RunObservation, Status, observe
 
 # What the source's clock and its late commits may hide from a filter by time.
 OVERLAP = timedelta(minutes=5)
+# A clock that is further behind is no clock: a cached answer, or a fault.
+MOST_CLOCK_LAG = timedelta(days=1)
 RENEW_SECONDS = 8.0
 HELD_LIMIT = 200
 LONGEST_PAUSE = timedelta(hours=1)
@@ -249,7 +251,7 @@ class _Reading:
                 async for chunk in chunks:
                     await self._store(chunk, pipelines)
         # by the source's own clock where that is behind ours: its filters go by it
-        self._watermark = started - connector.http.clock_lag
+        self._watermark = started - min(connector.http.clock_lag, MOST_CLOCK_LAG)
         await self._claimed.save(
             watermark=self._watermark,
             reread_after=self._reread_after,
