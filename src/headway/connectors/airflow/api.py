@@ -218,11 +218,12 @@ class AirflowApi:
                 offset = max(0, offset - PAGE_RUNS)
             else:
                 yield Page(runs, None, total := _total(data))
-                # A server may cap its pages below what we ask for.
-                if len(runs) <= OVERLAP_RUNS if total is None else offset + len(runs) >= total:
+                if not runs or (len(runs) <= OVERLAP_RUNS if total is None else offset + len(runs) >= total):
                     return
-                steps_back, tail = 0, set(keys[-OVERLAP_RUNS:])
-                offset += max(1, len(runs) - OVERLAP_RUNS)
+                # A server may cap its pages below what we ask for, and no page may be all overlap.
+                fresh = len(runs) - min(OVERLAP_RUNS, len(runs) // 2)
+                steps_back, tail = 0, set(keys[fresh:])
+                offset += fresh
             params = self._page_params(filters, "")
             params.pop("cursor", None)
             data = _object(self.http.get(self._list_path(), {**params, "offset": offset}).data)
