@@ -344,7 +344,7 @@ def test_something_that_is_no_airflow_is_told_apart(airflow_3: AirflowRuns, conn
         airflow_3.trouble.append(Reply(document=document))
         with pytest.raises(SourceError) as raised:
             list(connect(airflow_3, api="v2").changed(NOW))
-        assert raised.value.code == "unexpected_answer"
+        assert raised.value.code == "bad_answer"
 
 
 def test_times_in_filters_have_an_offset(airflow: AirflowRuns, connect: Callable[..., AirflowApi]) -> None:

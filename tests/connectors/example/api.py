@@ -72,11 +72,11 @@ class ExampleConnector:
 
 def _object(data: object) -> Payload:
     if not isinstance(data, Mapping):
-        raise SourceError("unexpected_answer", "the answer is no object; is url that of an Example server?")
+        raise SourceError("bad_answer", "the answer is no object; is url that of an Example server?")
     return data
 
 
 def _list(data: Payload, key: str) -> list[Payload]:
     if not isinstance(data.get(key), list):
-        raise SourceError("unexpected_answer", f"the answer has no list of {key}; is url that of an Example server?")
+        raise SourceError("bad_answer", f"the answer has no list of {key}; is url that of an Example server?")
     return list(reading.objects_at(data, key))

@@ -86,7 +86,7 @@ class AirflowApi:
         """Ask for the version, the DAGs and one run."""
         version = reading.text_at(_object(self.http.get(f"{self._api()}/version").data), "version")
         if version is None:
-            raise SourceError("unexpected_answer", "Airflow does not tell its version; check url")
+            raise SourceError("bad_answer", "Airflow does not tell its version; check url")
         names: list[str] = []
         offset, total = 0, 1
         while offset < min(total, DAGS_READ) and len(names) < NAMES:
@@ -131,7 +131,7 @@ class AirflowApi:
             raise SourceError("refused", detail) from None
         token = reading.text_at(answer.data, "access_token")
         if token is None or not token.isascii() or not token.isprintable():
-            raise SourceError("unexpected_answer", f"POST {self._source.token_path}: gives no access_token")
+            raise SourceError("bad_answer", f"POST {self._source.token_path}: gives no access_token")
         return {"Authorization": f"Bearer {token}"}
 
     def _find_version(self) -> str:
@@ -188,7 +188,7 @@ class AirflowApi:
             if following is None and data["next_cursor"] in (None, ""):
                 return
             if following is None or following == cursor:
-                raise SourceError("unexpected_answer", "Airflow gives no cursor to go on with, or the same again")
+                raise SourceError("bad_answer", "Airflow gives no cursor to go on with, or the same again")
             cursor = following
 
     def _ask(self, filters: Mapping[str, Any], cursor: str) -> Mapping[str, Any]:
@@ -244,14 +244,14 @@ class AirflowApi:
 
 def _object(data: Any) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        raise SourceError("unexpected_answer", "Airflow answers with something else than an object; check url")
+        raise SourceError("bad_answer", "Airflow answers with something else than an object; check url")
     return data
 
 
 def _list(data: Mapping[str, Any], key: str) -> list[Payload]:
     found = data.get(key)
     if not isinstance(found, list):
-        raise SourceError("unexpected_answer", f"Airflow answers without a list of {key}; check url")
+        raise SourceError("bad_answer", f"Airflow answers without a list of {key}; check url")
     return [item if isinstance(item, Mapping) else {} for item in found]  # an odd run is counted by whoever reads it
 
 

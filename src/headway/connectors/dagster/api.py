@@ -257,7 +257,7 @@ class DagsterApi:
         answer = self.http.post("/graphql", {"query": query, "variables": dict(variables)}).data
         errors = [reading.text_at(error, "message") or "" for error in reading.objects_at(answer, "errors")]
         if errors:
-            raise SourceError("graphql", f"{self._place}: cannot answer: {_excerpt(errors[0])}")
+            raise SourceError("refused", f"{self._place}: cannot answer: {_excerpt(errors[0])}")
         data = reading.at(answer, "data")
         if not isinstance(data, Mapping):
             raise SourceError("bad_answer", f"{self._place}: this is no answer of GraphQL; check url")
@@ -281,7 +281,7 @@ def _member(data: Mapping[str, Any], field: str, kind: str) -> Mapping[str, Any]
     found = reading.object_at(data, field)
     if found.get("__typename") != kind:
         name = reading.text_at(found, "__typename") or "nothing"
-        raise SourceError("graphql", f"Dagster answers {field} with {_excerpt(name)}: {_said(data, field)}")
+        raise SourceError("refused", f"Dagster answers {field} with {_excerpt(name)}: {_said(data, field)}")
     return found
 
 

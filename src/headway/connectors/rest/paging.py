@@ -87,7 +87,7 @@ def walk(
         ids = [one for one, _ in page]
         same = same + 1 if any(ids) and ids == [one for one, _ in before] else 0
         if same == SAME_PAGES:
-            raise SourceError("repeated_page", f"GET {path} answers the same page again and again; check list.paging")
+            raise SourceError("bad_answer", f"GET {path} answers the same page again and again; check list.paging")
         total = None if listing.total is None else reading.count_at({"": listing.total.find(answer.data)}, "")
         has_more = pager.advance(Seen(answer, ids, total))
         times = [_time_in(item, listing.newest_first_by, time_of) for _, item in page]
@@ -101,7 +101,7 @@ def walk(
         last = next((time for time in reversed(times) if time is not None), None)
         if not has_more or _is_before(last, since):
             return
-    raise SourceError("too_many_pages", f"GET {path} has more than {listing.paging.max_pages} pages")
+    raise SourceError("bad_answer", f"GET {path} has more than {listing.paging.max_pages} pages")
 
 
 def _time_in(
