@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from headway.connectors.airflow import mapping
 from headway.connectors.airflow.api import AirflowApi
 from headway.connectors.airflow.mapping import AirflowSource
 from headway.connectors.contract import Connector, Payload
@@ -29,7 +28,13 @@ from tests.connectors.subject import FakeRuns
 DATA = Path(__file__).parents[2] / "data" / "airflow"
 TOKEN, USER, PASSWORD = "static-credential-of-airflow", "headway", "password-of-airflow"
 TOKEN_ENV, PASSWORD_ENV = "HEADWAY_TESTED_AIRFLOW_TOKEN", "HEADWAY_TESTED_AIRFLOW_PASSWORD"
-STATES = ("queued", "running", "success", "failed")
+# airflow.utils.state.DagRunState
+WORDS: Mapping[str, Status] = {
+    "queued": Status.QUEUED,
+    "running": Status.RUNNING,
+    "success": Status.SUCCESS,
+    "failed": Status.FAILED,
+}
 TIMES = ("queued_at", "start_date", "end_date", "updated_at")
 V1_PARAMS = {"limit", "offset", "order_by", "state", "execution_date_gte", "execution_date_lte"} | {
     f"{name}_{bound}" for name in ("start_date", "end_date") for bound in ("gte", "lte")
@@ -141,8 +146,8 @@ class AirflowRuns(FakeRuns):
             known = V1_PARAMS | ({"updated_at_gte", "updated_at_lte"} if self.has_updated_at else set())
             if extra := asked.query.keys() - known:
                 return Reply(400, {"detail": f"Extra query parameter(s) {', '.join(extra)} not in spec"})
-        if any(state not in STATES for state in asked.queries.get("state", [])):
-            return Reply(422, {"detail": f"Invalid value for state. Valid values are {', '.join(STATES)}"})
+        if any(state not in WORDS for state in asked.queries.get("state", [])):
+            return Reply(422, {"detail": f"Invalid value for state. Valid values are {', '.join(WORDS)}"})
         bounds = {}
         for name in TIMES:
             for bound in ("gte", "lte"):
@@ -224,7 +229,7 @@ class AirflowSubject:
     """The connector of Airflow 3."""
 
     platform = "airflow"
-    words: Mapping[str, Status] = mapping.WORDS
+    words = WORDS
     success, failed, running, queued = "success", "failed", "running", "queued"
     follows_links = False
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from headway.connectors.contract import Payload
 from headway.connectors.dagster import DagsterSource
-from headway.connectors.dagster.mapping import WORDS
 from headway.runs.observation import Status
 from tests.connectors.platform import Asked, Reply
 from tests.connectors.subject import FakeRuns
@@ -25,6 +24,19 @@ from tests.connectors.subject import FakeRuns
 DATA = Path(__file__).parents[2] / "data" / "dagster"
 TOKEN, TOKEN_ENV = "user:static-token-of-dagster", "HEADWAY_TESTED_DAGSTER_TOKEN"
 LOCATION = "shop.py"
+# DagsterRunStatus, of Dagster 1.13
+WORDS: Mapping[str, Status] = {
+    "QUEUED": Status.QUEUED,
+    "NOT_STARTED": Status.QUEUED,
+    "MANAGED": Status.RUNNING,
+    "STARTING": Status.RUNNING,
+    "STARTED": Status.RUNNING,
+    "SUSPENDED": Status.RUNNING,
+    "CANCELING": Status.RUNNING,
+    "SUCCESS": Status.SUCCESS,
+    "FAILURE": Status.FAILED,
+    "CANCELED": Status.CANCELED,
+}
 RUN_FIELDS = (
     *("runId", "jobName", "repositoryOrigin", "status", "tags", "rootRunId", "parentRunId", "runConfigYaml"),
     *("creationTime", "startTime", "endTime", "updateTime", "assetMaterializations", "eventConnection"),
@@ -211,7 +223,7 @@ class DagsterSubject:
     """The connector of Dagster; the platform asks for a token, as Dagster+ does."""
 
     platform = "dagster"
-    words: Mapping[str, Status] = WORDS
+    words = WORDS
     success, failed, running, queued = "SUCCESS", "FAILURE", "STARTED", "QUEUED"
     follows_links = False
     #: A run that has ended stays so: a re-execution is a run of its own.

@@ -167,6 +167,19 @@ def test_failures_are_told_where_their_reasons_are_too_much(
     assert len(dagster.asked) == 2 + api.UNANSWERED
 
 
+def test_reasons_are_asked_for_again_at_the_next_look(
+    dagster: DagsterRuns, connector: DagsterApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add(dagster, "FAILURE", NOW - MINUTE)
+    refused = Reply(document={"data": None, "errors": [{"message": "statement timeout"}]})
+    with monkeypatch.context() as patch:
+        patch.setattr(dagster, "_logs", lambda _: refused)
+        for _ in range(api.UNANSWERED):
+            list(connector.window(NOW - 2 * MINUTE, NOW, None))
+    reports = [connector.report(run, now=NOW) for page in connector.changed(NOW - 2 * MINUTE) for run in page.runs]
+    assert [report and bool(report.observation.error_message) for report in reports] == [True]
+
+
 def test_held_runs_are_read_by_id_and_only_unknown_ones_are_gone(dagster: DagsterRuns, connector: DagsterApi) -> None:
     made = _fill(dagster, 150)
     gone = made[7]

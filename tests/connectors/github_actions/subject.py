@@ -25,6 +25,25 @@ RECORDINGS = Path(__file__).parents[3].parent / "shared" / "recordings" / "githu
 TOKEN, TOKEN_ENV = "github_pat_of_nobody_in_particular", "HEADWAY_TESTED_GITHUB_TOKEN"
 HOME, HOME_ID = "acme/data", 4711
 SEARCH_ROWS = 1_000
+# https://docs.github.com/rest/actions/workflow-runs: what a run is while it is not completed, and how it completed.
+STATUSES: Mapping[str, Status] = {
+    "requested": Status.QUEUED,
+    "queued": Status.QUEUED,
+    "waiting": Status.QUEUED,
+    "pending": Status.QUEUED,
+    "in_progress": Status.RUNNING,
+}
+CONCLUSIONS: Mapping[str, Status] = {
+    "action_required": Status.QUEUED,
+    "success": Status.SUCCESS,
+    "neutral": Status.SUCCESS,
+    "failure": Status.FAILED,
+    "timed_out": Status.FAILED,
+    "startup_failure": Status.FAILED,
+    "cancelled": Status.CANCELED,
+    "skipped": Status.SKIPPED,
+    "stale": Status.SKIPPED,
+}
 
 
 class GithubRuns(FakeRuns):
@@ -81,7 +100,7 @@ class GithubRuns(FakeRuns):
             "pull_requests": [],
         }
         self._set(self.rows[number], word, started_at or created_at, finished_at, updated_at)
-        if started_at is None and word not in mapping.STATUSES.keys() - {"in_progress"}:  # GitHub never leaves one out
+        if started_at is None and word not in STATUSES.keys() - {"in_progress"}:  # GitHub never leaves one out
             self.rows[number] |= {"created_at": None, "run_started_at": None}
             self.rows[number] |= {"updated_at": None} if finished_at is None else {}
         return str(number)
@@ -118,7 +137,7 @@ class GithubRuns(FakeRuns):
     def _set(
         self, row: dict[str, Any], word: str, started_at: datetime, finished_at: datetime | None, updated_at: datetime
     ) -> None:
-        is_over = word in mapping.CONCLUSIONS or finished_at is not None
+        is_over = word in CONCLUSIONS or finished_at is not None
         row |= {"status": "completed" if is_over else word, "conclusion": word if is_over else None}
         row |= {"run_started_at": format_time(started_at), "updated_at": format_time(updated_at)}
         if finished_at is not None:
@@ -232,9 +251,8 @@ def made_up() -> list[Payload]:
     platform = GithubRuns()
     platform._server.server_close()
     created_at = datetime.fromisoformat("2026-11-20T02:00:00Z")
-    words = [*mapping.STATUSES, *mapping.CONCLUSIONS]
-    for word in words:
-        ended_at = created_at + timedelta(minutes=3) if word in mapping.CONCLUSIONS else None
+    for word in (*STATUSES, *CONCLUSIONS):
+        ended_at = created_at + timedelta(minutes=3) if word in CONCLUSIONS else None
         run = platform.add(
             pipeline="orders",
             word=word,
@@ -251,7 +269,7 @@ class GithubActionsSubject:
     """The connector of GitHub Actions."""
 
     platform = "github_actions"
-    words: Mapping[str, Status] = {**mapping.STATUSES, **mapping.CONCLUSIONS}
+    words: Mapping[str, Status] = {**STATUSES, **CONCLUSIONS}
     success, failed, running, queued = "success", "failure", "in_progress", "queued"
     follows_links = False  # but within one second: every other page begins at the time where the last one ended
 

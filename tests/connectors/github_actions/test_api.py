@@ -321,7 +321,7 @@ def test_memory_is_bounded(github: GithubRuns, stop: threading.Event, monkeypatc
     for _ in range(10):
         run = add(github, NOW, "in_progress")
         list(connector.reread([HeldRun("4711/1", run, 1)]))
-    assert len(connector._known.answers) <= 3
+    assert len(connector._answers) <= 3
     connector.http.close()
 
 

@@ -23,6 +23,22 @@ from tests.connectors.subject import FakeRuns
 RECORDINGS = Path(__file__).parents[3].parent / "shared" / "recordings" / "gitlab"
 TOKEN, TOKEN_ENV = "glpat-of-nobody-at-all", "HEADWAY_TESTED_GITLAB_TOKEN"
 GROUP = "acme"
+# https://docs.gitlab.com/api/pipelines: status; and what GitLab itself counts as one (Ci::HasStatus)
+WORDS: Mapping[str, Status] = {
+    "created": Status.QUEUED,
+    "waiting_for_resource": Status.QUEUED,
+    "waiting_for_callback": Status.QUEUED,
+    "preparing": Status.QUEUED,
+    "pending": Status.QUEUED,
+    "scheduled": Status.QUEUED,
+    "manual": Status.QUEUED,
+    "running": Status.RUNNING,
+    "canceling": Status.RUNNING,
+    "success": Status.SUCCESS,
+    "failed": Status.FAILED,
+    "canceled": Status.CANCELED,
+    "skipped": Status.SKIPPED,
+}
 THIN = (
     "id", "iid", "project_id", "status", "source", "ref", "sha", "name", "web_url", "created_at", "updated_at",
 )  # fmt: skip
@@ -193,7 +209,7 @@ def made_up() -> list[Payload]:
     platform = GitlabRuns()
     platform._server.server_close()
     created_at = datetime.fromisoformat("2026-11-20T02:00:00.250Z")
-    for word, status in mapping.WORDS.items():
+    for word, status in WORDS.items():
         has_started = status not in {Status.QUEUED, Status.SKIPPED}
         ended_at = created_at + timedelta(minutes=3) if word in {"success", "failed", "canceled"} else None
         platform.add(
@@ -215,7 +231,7 @@ class GitlabCiSubject:
     """The connector of GitLab CI."""
 
     platform = "gitlab_ci"
-    words: Mapping[str, Status] = mapping.WORDS
+    words = WORDS
     success, failed, running, queued = "success", "failed", "running", "pending"
     follows_links = False
     # A pipeline of ours is a project, and each is asked: once for changes and, in a process's first sync, for both

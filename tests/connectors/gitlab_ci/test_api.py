@@ -212,7 +212,7 @@ def test_memory_is_bounded(gitlab: GitlabRuns, stop: threading.Event, monkeypatc
         add(gitlab, NOW - MINUTE)
     connector = connected(gitlab, stop)
     assert len(told(connector, connector.changed(NOW - HOUR))) == 10
-    assert len(connector._known.details) <= 3
+    assert len(connector._details) <= 3
 
 
 def test_source_needs_a_group_or_projects() -> None:

@@ -14,7 +14,7 @@ from headway.core import clock
 from headway.pipelines.reference import PipelineRef
 from headway.runs import attempts, merge
 from headway.runs.observation import OPEN_ATTEMPT, RunObservation, Status
-from tests.connectors.gitlab_ci.subject import RECORDINGS, GitlabCiSubject, recordings
+from tests.connectors.gitlab_ci.subject import RECORDINGS, WORDS, GitlabCiSubject, recordings
 
 NOW = datetime.fromisoformat("2026-11-23T12:00:00Z")
 SOURCE = GitlabCiSubject().source("https://gitlab.example", environment="staging")
@@ -123,14 +123,12 @@ def test_hook_names_the_same_pipeline_and_run_and_tells_the_same() -> None:
     assert "ada@" not in repr(hooked)
 
 
-@pytest.mark.parametrize(
-    ("word", "status"), [*mapping.WORDS.items(), ("dreaming", Status.RUNNING), (None, Status.RUNNING)]
-)
+@pytest.mark.parametrize(("word", "status"), [*WORDS.items(), ("dreaming", Status.RUNNING), (None, Status.RUNNING)])
 def test_status_follows_the_word(word: str | None, status: Status) -> None:
     made = report(status=word, finished_at=None)
     assert made is not None
     assert (made.observation.status, made.observation.status_reason) == (status, word)
-    assert made.is_unknown_word is (word not in mapping.WORDS)
+    assert made.is_unknown_word is (word not in WORDS)
 
 
 def test_unknown_word_of_an_ended_pipeline_is_a_failure() -> None:

@@ -22,6 +22,19 @@ RECORDED = Path(__file__).parents[2] / "data" / "prefect" / "flow_runs.json"
 USER, PASSWORD = "headway", "correct-horse-battery"
 ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 LIVE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+# https://docs.prefect.io/v3/concepts/states: a type of state, and after the slash a name where it makes a difference.
+WORDS: Mapping[str, Status] = {
+    "SCHEDULED": Status.QUEUED,
+    "PENDING": Status.QUEUED,
+    "RUNNING": Status.RUNNING,
+    "PAUSED": Status.RUNNING,
+    "CANCELLING": Status.RUNNING,
+    "COMPLETED": Status.SUCCESS,
+    "COMPLETED/Skipped": Status.SKIPPED,
+    "FAILED": Status.FAILED,
+    "CRASHED": Status.FAILED,
+    "CANCELLED": Status.CANCELED,
+}
 NAMESPACE = uuid.UUID("9b0e7a54-6f0b-4b39-9c0b-3d8d2c1f5a10")
 
 
@@ -212,8 +225,7 @@ class PrefectSubject:
     """The connector of Prefect."""
 
     platform = "prefect"
-    #: A type of state, and after the slash a name where it makes a difference.
-    words: Mapping[str, Status] = {**mapping.WORDS, "COMPLETED/Skipped": Status.SKIPPED}
+    words = WORDS
     success, failed, running, queued = "COMPLETED", "FAILED", "RUNNING", "PENDING"
     follows_links = False
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headway.connectors.contract import Payload
-from headway.connectors.rest.source import RestSource, merged, read_preset
+from headway.connectors.rest.source import RestSource, merged
 from headway.runs.observation import Status
 from tests.connectors.rest import documented
 from tests.connectors.rest.platforms import (
@@ -70,6 +70,34 @@ LINKED: Mapping[str, Any] = {
 }
 
 
+# https://docs.databricks.com/api/workspace/jobs/getrun: status.state, the code of what is terminated there, and the words
+# of the older life_cycle_state and result_state.
+DATABRICKS_WORDS: Mapping[str, Status] = {
+    **dict.fromkeys(("BLOCKED", "PENDING", "QUEUED", "WAITING"), Status.QUEUED),
+    **dict.fromkeys(("RUNNING", "TERMINATING", "WAITING_FOR_RETRY"), Status.RUNNING),
+    **dict.fromkeys(("SUCCESS", "SUCCESS_WITH_FAILURES"), Status.SUCCESS),
+    **dict.fromkeys(("CANCELED", "USER_CANCELED"), Status.CANCELED),
+    **dict.fromkeys(
+        (
+            *("SKIPPED", "DISABLED", "MAX_CONCURRENT_RUNS_EXCEEDED", "MAX_JOB_QUEUE_SIZE_EXCEEDED"),
+            *("EXCLUDED", "UPSTREAM_FAILED", "UPSTREAM_CANCELED", "MAXIMUM_CONCURRENT_RUNS_REACHED"),
+        ),
+        Status.SKIPPED,
+    ),
+    **dict.fromkeys(
+        (
+            *("BREAKING_CHANGE", "BUDGET_POLICY_LIMIT_EXCEEDED", "CLOUD_FAILURE", "CLUSTER_ERROR"),
+            *("CLUSTER_REQUEST_LIMIT_EXCEEDED", "DRIVER_ERROR", "FEATURE_DISABLED", "INTERNAL_ERROR"),
+            *("INVALID_CLUSTER_REQUEST", "INVALID_RUN_CONFIGURATION", "LIBRARY_INSTALLATION_ERROR"),
+            *("MAX_SPARK_CONTEXTS_EXCEEDED", "REPOSITORY_CHECKOUT_FAILED", "RESOURCE_NOT_FOUND"),
+            *("RUN_EXECUTION_ERROR", "STORAGE_ACCESS_ERROR", "UNAUTHORIZED_ERROR", "WORKSPACE_RUN_LIMIT_EXCEEDED"),
+            *("FAILED", "TIMEDOUT"),
+        ),
+        Status.FAILED,
+    ),
+}
+
+
 def make(settings: Mapping[str, Any], url: str, **more: Any) -> RestSource:
     """Return a configured source, with credentials in the environment."""
     os.environ["REST_TOKEN"], os.environ["REST_SECRET"] = TOKEN, CLIENT_SECRET
@@ -81,7 +109,13 @@ class RestSubject:
     """An invented vendor, whose history is one list by offset."""
 
     platform = "rest"
-    words: Mapping[str, Status] = {word: Status(status) for word, status in FLOW["statuses"].items()}
+    words: Mapping[str, Status] = {
+        "WAITING": Status.QUEUED,
+        "ACTIVE": Status.RUNNING,
+        "DONE": Status.SUCCESS,
+        "BROKEN": Status.FAILED,
+        "DROPPED": Status.CANCELED,
+    }
     success, failed, running, queued = "DONE", "BROKEN", "ACTIVE", "WAITING"
     follows_links = False
     style = "offset"
@@ -116,13 +150,10 @@ class LinkedRestSubject(RestSubject):
 class _Preset:
     platform = "rest"
     preset: str
+    words: Mapping[str, Status]
     follows_links = False
     reopens = False
     settings: Mapping[str, Any] = {"token_env": "REST_TOKEN"}
-
-    @property
-    def words(self) -> Mapping[str, Status]:
-        return {word: Status(status) for word, status in read_preset(self.preset)["statuses"].items()}
 
     def source(self, url: str, **more: Any) -> RestSource:
         return make({"preset": self.preset, **self.settings}, url, **more)
@@ -138,6 +169,15 @@ class DbtCloudSubject(_Preset):
     """dbt Cloud: one list, the newest first."""
 
     preset = "dbt_cloud"
+    # https://docs.getdbt.com/dbt-cloud/api-v2: status of a run
+    words: Mapping[str, Status] = {
+        "1": Status.QUEUED,
+        "2": Status.QUEUED,
+        "3": Status.RUNNING,
+        "10": Status.SUCCESS,
+        "20": Status.FAILED,
+        "30": Status.CANCELED,
+    }
     success, failed, running, queued = "10", "20", "3", "1"
     settings: Mapping[str, Any] = {"token_env": "REST_TOKEN", "parameters": {"account_id": 123}}
 
@@ -149,6 +189,16 @@ class AirbyteSubject(_Preset):
     """Airbyte: filters by change and by creation, a short-lived token, names from another list."""
 
     preset = "airbyte"
+    # https://reference.airbyte.com/reference/listjobs: JobStatusEnum
+    words: Mapping[str, Status] = {
+        "pending": Status.QUEUED,
+        "queued": Status.QUEUED,
+        "running": Status.RUNNING,
+        "incomplete": Status.RUNNING,
+        "succeeded": Status.SUCCESS,
+        "failed": Status.FAILED,
+        "cancelled": Status.CANCELED,
+    }
     success, failed, running, queued = "succeeded", "failed", "running", "pending"
     settings: Mapping[str, Any] = {"username": CLIENT_ID, "password_env": "REST_SECRET"}
 
@@ -160,6 +210,7 @@ class DatabricksSubject(_Preset):
     """Databricks: cursors, and repairs under the same id."""
 
     preset = "databricks"
+    words = DATABRICKS_WORDS
     reopens = True
     success, failed, running, queued = "SUCCESS", "RUN_EXECUTION_ERROR", "RUNNING", "QUEUED"
 

@@ -10,6 +10,7 @@ import pytest
 
 from headway.connectors.contract import Connector, HeldRun
 from headway.connectors.errors import SourceError
+from headway.connectors.rest import api, mapping
 from headway.connectors.rest.api import connect
 from headway.connectors.rest.source import merged
 from tests.connectors.platform import Asked, FakePlatform, Reply
@@ -244,6 +245,22 @@ def test_runs_are_read_where_pipelines_may_not_be_listed() -> None:
         connector = connect(AirbyteSubject().source(platform.url), threading.Event())
         assert sum(len(page.runs) for page in connector.changed(NOW)) == 2
         assert any("cannot be listed" in note for note in connector.check().notes)
+        connector.http.close()
+
+
+def test_pipeline_that_is_renamed_goes_by_its_new_name_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeAirbyte() as platform:
+        fill(platform, 1, "succeeded")
+        connector = connect(AirbyteSubject().source(platform.url), threading.Event())
+
+        def names() -> list[str]:
+            return [run[mapping.PIPELINE_NAME] for page in connector.changed(NOW) for run in page.runs]
+
+        assert names() == ["etl-0"]
+        platform.pipelines["sales"] = platform.pipelines.pop("etl-0")
+        assert names() == ["etl-0"]
+        monkeypatch.setattr(api, "NAMES_LAST", timedelta())
+        assert names() == ["sales"]
         connector.http.close()
 
 

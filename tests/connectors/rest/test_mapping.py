@@ -166,7 +166,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     payload=st.dictionaries(KEYS, JSON, max_size=12) | JSON,
     base=st.sampled_from([{}, RUN, documented.DBT_CLOUD[0], documented.AIRBYTE[0], documented.DATABRICKS[0]]),
@@ -185,7 +185,7 @@ def test_any_json_is_odd_or_can_be_stored(payload: Any, base: Any, source: Any) 
         assert said.payload is None or not validation.check_json(json.loads(said.payload))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(document=JSON)
 @pytest.mark.parametrize(
     "text",

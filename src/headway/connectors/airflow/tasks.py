@@ -4,8 +4,7 @@ An extra that ``api.py`` adds to failed runs. Rule not to break: trouble with it
 and nothing else (``tests/connectors/airflow/test_api.py``).
 """
 
-from collections import OrderedDict
-
+from headway.connectors import memory
 from headway.connectors.errors import SourceError
 from headway.connectors.http import Http
 from headway.core import reading
@@ -20,7 +19,7 @@ class FailedTasks:
 
     def __init__(self, http: Http) -> None:
         self._http = http
-        self._known: OrderedDict[tuple[str, str], list[str]] = OrderedDict()
+        self._known: dict[tuple[str, str], list[str]] = {}
         self._left = 0
 
     def begin(self) -> None:
@@ -40,8 +39,4 @@ class FailedTasks:
             self._left = 0
             return []
         names = (reading.text_at(task, "task_id") for task in reading.objects_at(answer.data, "task_instances"))
-        tasks = sorted({name for name in names if name is not None})
-        self._known[path, end] = tasks
-        if len(self._known) > KNOWN:
-            self._known.popitem(last=False)
-        return tasks
+        return memory.keep(self._known, (path, end), sorted({name for name in names if name is not None}), KNOWN)

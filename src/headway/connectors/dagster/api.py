@@ -93,6 +93,7 @@ class DagsterApi:
 
     def changed(self, since: datetime) -> Iterator[Page]:
         """Yield what was updated since then, and what has not ended."""
+        self._unanswered = 0
         yield from self._walk({"updatedAfter": since.timestamp() - EDGE_SECONDS}, with_rows=True)
         yield from self._walk({"statuses": self._schema().live})
 
@@ -222,7 +223,8 @@ class DagsterApi:
     def _details(self, query: str, variables: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return what is asked about runs, or nothing where their logs are too much for the server, or it has no such.
 
-        That a run failed must not wait for why. A server that fails three times is not asked again.
+        That a run failed must not wait for why. A server that fails three times is not asked again until the next
+        ``changed``.
         """
         if self._unanswered == UNANSWERED:
             return []

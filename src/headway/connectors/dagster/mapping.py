@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from headway.connectors.config import Source
-from headway.connectors.contract import OddPayloadError, Payload, Report, identity, latest_fact, pipeline_ref, status_of
+from headway.connectors.contract import Payload, Report, identity, latest_fact, pipeline_ref, status_of
 from headway.core import reading, validation
 from headway.pipelines.reference import PipelineRef
 from headway.runs.observation import TERMINAL, Status, observe
@@ -93,9 +93,7 @@ def pipeline_of(payload: Payload, *, source: Source) -> PipelineRef:
     Raises:
         OddPayloadError: it has none.
     """
-    job = reading.text_at(payload, "jobName") or reading.text_at(payload, "pipelineName")
-    if job is None:
-        raise OddPayloadError("jobName is missing")
+    job = identity(payload, "jobName")
     return pipeline_ref(
         client=source.client,
         platform=PLATFORM,
@@ -215,7 +213,7 @@ def _payload(payload: Payload) -> dict[str, Any]:
     """Return what a reader wants to know besides the run; never its configuration."""
     tags = tags_of(payload)
     told = {
-        "job": reading.text_at(payload, "jobName") or reading.text_at(payload, "pipelineName"),
+        "job": reading.text_at(payload, "jobName"),
         "location": _location(payload),
         "repository": _repository(payload),
         "parent_run_id": reading.text_at(payload, "parentRunId"),

@@ -56,11 +56,6 @@ class _Seen(NamedTuple):
     total: int | None
 
 
-class _Memory:
-    def __init__(self) -> None:
-        self.answers: dict[str, _Seen] = {}
-
-
 class GithubActionsApi:
     """Reads the repositories of one source; see ``connectors/contract.py``."""
 
@@ -70,7 +65,7 @@ class GithubActionsApi:
         self._source = source
         self.http = Http(source, stop=stop)
         self._look = Lookups(source, self.http)
-        self._known = _Memory()
+        self._answers: dict[str, _Seen] = {}
 
     def changed(self, since: datetime) -> Iterator[Page]:
         """Yield the runs that are live or changed since, as far as the newest pages and the live runs show them."""
@@ -213,7 +208,7 @@ class GithubActionsApi:
         is_link = path.startswith("http")
         params = {} if is_link else {**ROWS, **(search or {})}
         key = f"{path} {search}"
-        known = self._known.answers.get(key)
+        known = self._answers.get(key)
         if known is not None and known.since > since:
             known = None  # it left out what is wanted now
         answer = self._look.get(path, params, etag=known.etag if known else None)
@@ -232,7 +227,7 @@ class GithubActionsApi:
             answer.next_url,
             reading.count_at(answer.data, "total_count"),
         )
-        return memory.keep(self._known.answers, key, seen, SEEN_ANSWERS) if is_kept else seen
+        return memory.keep(self._answers, key, seen, SEEN_ANSWERS) if is_kept else seen
 
     def _note(self, missing: Sequence[Repository], *, among: int) -> None:
         """Tell which repositories were listed and are not there; they are listed anew.

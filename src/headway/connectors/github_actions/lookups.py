@@ -55,25 +55,20 @@ class Workflows(NamedTuple):
     by_id: dict[str | None, Payload]
 
 
-class _Memory:
-    def __init__(self) -> None:
-        self.listed: Listed | None = None
-        self.jobs: dict[tuple[object, ...], list[dict[str, Any]]] = {}
-        self.workflows: dict[int, Workflows] = {}
-
-
 class Lookups:
     """Asks for them, one request at a time."""
 
     def __init__(self, source: GithubActionsSource, http: Http) -> None:
         self._source = source
         self._http = http
-        self._known = _Memory()
+        self._listed: Listed | None = None
+        self._jobs: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+        self._workflows: dict[int, Workflows] = {}
         self._is_scarce = False
 
     def forget_repositories(self) -> None:
         """Let the repositories be listed anew."""
-        self._known.listed = None
+        self._listed = None
 
     def told(self, repository: Repository, runs: Sequence[Payload]) -> list[Payload]:
         """Return the runs with what GitHub has elsewhere: the workflow's name, and the jobs where they are needed."""
@@ -90,12 +85,12 @@ class Lookups:
 
     def workflows_of(self, repository: Repository) -> Workflows:
         """Return the workflows of a repository, asked for anew each hour."""
-        known, now = self._known.workflows.get(repository.id), clock.now()
+        known, now = self._workflows.get(repository.id), clock.now()
         if known is not None and now < known.listed_at + WORKFLOWS_FOR:
             return known
         rows = self._all(f"{repository.path}/actions/workflows", "workflows")
         by_id: dict[str | None, Payload] = {reading.id_at(row, "id"): _workflow(row) for row in rows}
-        return memory.keep(self._known.workflows, repository.id, Workflows(now, by_id), KNOWN_WORKFLOWS)
+        return memory.keep(self._workflows, repository.id, Workflows(now, by_id), KNOWN_WORKFLOWS)
 
     def _jobs_of(self, repository: Repository, run: Payload) -> Mapping[str, Any]:
         """Return the jobs of a run whose end is in doubt, or that failed, for as long as the quota is not scarce."""
@@ -104,13 +99,13 @@ class Lookups:
         if number is None or not (is_doubtful or mapping.has_failed(run)):
             return {}
         key = (number, attempt, reading.text_at(run, "updated_at"))
-        known = self._known.jobs.get(key)
+        known = self._jobs.get(key)
         if known is None:
             if self._is_scarce and not is_doubtful:  # only its message is lost, and the daily sweep brings it
                 return {}
             path = f"{repository.path}/actions/runs/{number}" + (f"/attempts/{attempt}" if attempt else "")
             jobs = [mapping.slim_job(job) for job in self._all(f"{path}/jobs", "jobs")]
-            known = memory.keep(self._known.jobs, key, jobs, KNOWN_JOBS)
+            known = memory.keep(self._jobs, key, jobs, KNOWN_JOBS)
         return {mapping.JOBS: known}
 
     def repositories(self) -> Listed:
@@ -118,7 +113,7 @@ class Lookups:
 
         One that was named and is not there is told in the log: the others need not wait for it.
         """
-        listed, now = self._known.listed, clock.now()
+        listed, now = self._listed, clock.now()
         if listed is not None and now < listed.at + LISTED_FOR:
             return listed
         found: dict[int, Repository] = {}
@@ -137,8 +132,8 @@ class Lookups:
             raise SourceError("not_found", missing[0])
         for reason in missing:
             log.warning("source_repository_missing", source=self._source.name, reason=reason)
-        self._known.listed = Listed(now, found, missing)
-        return self._known.listed
+        self._listed = Listed(now, found, missing)
+        return self._listed
 
     def _owned(self) -> Iterator[Payload]:
         """Yield the repositories of the organisation or user; the private ones of a user only that user sees."""

@@ -71,14 +71,6 @@ class _Listed(NamedTuple):
     missing: Sequence[str]
 
 
-class _Memory:
-    def __init__(self) -> None:
-        self.listed: _Listed | None = None
-        self.details: dict[tuple[object, ...], dict[str, Any]] = {}
-        self.others: dict[int, _Project] = {}
-        self.live_at: dict[int, datetime] = {}
-
-
 class GitlabCiApi:
     """Reads the projects of one source; see ``connectors/contract.py``."""
 
@@ -87,7 +79,10 @@ class GitlabCiApi:
     def __init__(self, source: GitlabCiSource, stop: threading.Event) -> None:
         self._source = source
         self.http = Http(source, stop=stop, authorize=self._authorize)
-        self._known = _Memory()
+        self._listed: _Listed | None = None
+        self._details: dict[tuple[object, ...], dict[str, Any]] = {}
+        self._others: dict[int, _Project] = {}
+        self._live_at: dict[int, datetime] = {}
 
     def changed(self, since: datetime) -> Iterator[Page]:
         """Yield the pipelines that changed since, and now and then the live ones."""
@@ -149,7 +144,7 @@ class GitlabCiApi:
         else:
             version = reading.text_at(_object(self.http.get("/api/v4/version")), "version")
             notes += self._token_notes()
-        self._known.listed = None
+        self._listed = None
         listed = self._list()
         names = sorted(
             project.path
@@ -192,7 +187,7 @@ class GitlabCiApi:
             if not is_there:
                 missing.append(SourceError("not_found", f"the project {project.path} is not there any more"))
         if missing:
-            self._known.listed = None
+            self._listed = None
             if len(missing) == len(projects):
                 raise missing[0]
             log.warning(
@@ -205,13 +200,13 @@ class GitlabCiApi:
             is_there = True
             if rows:
                 yield Page(self._detailed(project, rows))
-        asked_at, now = self._known.live_at.get(project.id), clock.now()
+        asked_at, now = self._live_at.get(project.id), clock.now()
         if is_there and (asked_at is None or now >= asked_at + LIVE_EVERY):
             for status in LIVE:
                 rows = list(self._all(project.pipelines, {"status": status, "order_by": "id", "sort": "desc"}))
                 if rows:
                     yield Page(self._detailed(project, rows))
-            memory.keep(self._known.live_at, project.id, now, KNOWN_PROJECTS)
+            memory.keep(self._live_at, project.id, now, KNOWN_PROJECTS)
         return is_there
 
     def _walk(
@@ -247,12 +242,12 @@ class GitlabCiApi:
                 found.append(row)  # to be counted as odd
                 continue
             key = (project.id, number, reading.text_at(row, "updated_at"), reading.text_at(row, "status"))
-            known = self._known.details.get(key)
+            known = self._details.get(key)
             if known is None:
                 known = self._ask(project, str(number))
                 if known is None:  # deleted since
                     continue
-                memory.keep(self._known.details, key, known, KNOWN_PIPELINES)
+                memory.keep(self._details, key, known, KNOWN_PIPELINES)
             found.append({**known, mapping.PROJECT: {"id": project.id, "path_with_namespace": project.path}})
         return found
 
@@ -270,7 +265,7 @@ class GitlabCiApi:
 
     def _list(self) -> _Listed:
         """Return the projects, listed anew after a while. One that was named and is not there stops no other."""
-        listed, now = self._known.listed, clock.now()
+        listed, now = self._listed, clock.now()
         if listed is not None and now < listed.at + LISTED_FOR:
             return listed
         found: dict[int, _Project] = {}
@@ -290,17 +285,17 @@ class GitlabCiApi:
             raise SourceError("not_found", missing[0])
         for reason in missing:
             log.warning("source_project_missing", source=self._source.name, reason=reason)
-        self._known.listed = _Listed(now, found, missing)
-        return self._known.listed
+        self._listed = _Listed(now, found, missing)
+        return self._listed
 
     def _other(self, project_id: int) -> dict[str, Any]:
         """Return a project that is not among ours any more."""
-        known = self._known.others.get(project_id)
+        known = self._others.get(project_id)
         if known is None:
             path = reading.text_at(
                 self.http.get(f"/api/v4/projects/{project_id}", missing_ok=True).data, "path_with_namespace"
             )
-            known = memory.keep(self._known.others, project_id, _Project(project_id, path), KNOWN_PROJECTS)
+            known = memory.keep(self._others, project_id, _Project(project_id, path), KNOWN_PROJECTS)
         return {"id": project_id, "path_with_namespace": known.path}
 
     def _all(self, path: str, params: Mapping[str, str], *, must: bool = False) -> Iterator[Payload]:

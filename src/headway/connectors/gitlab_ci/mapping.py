@@ -26,6 +26,7 @@ LONGEST_QUEUE_SECONDS = 366 * 86_400
 WORDS = {
     "created": Status.QUEUED,
     "waiting_for_resource": Status.QUEUED,
+    "waiting_for_callback": Status.QUEUED,
     "preparing": Status.QUEUED,
     "pending": Status.QUEUED,
     "scheduled": Status.QUEUED,

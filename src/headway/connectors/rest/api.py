@@ -23,10 +23,9 @@ from headway.connectors.rest.source import RestSource
 from headway.core import clock, reading, redaction, validation
 
 READ_AT_ONCE = 20
-NAMES_LAST = timedelta(minutes=5)
+# So long names count as known, as pipelines are renamed; and so often they are asked for because of a new pipeline.
+NAMES_LAST, NAMES_SOUGHT = timedelta(hours=1), timedelta(minutes=5)
 MOST_PIPELINES = 1000
-#: In the place of a run that the vendor no longer knows.
-GONE: Payload = {}
 # Ids that would make another path of the one they stand in.
 DOTS = frozenset({".", ".."})
 # How much of the list a check looks at where the vendor has no list of pipelines that we know of.
@@ -81,7 +80,7 @@ class RestApi:
                 if run.external_run_id in DOTS:
                     continue
                 item = self._read(run.external_run_id, run.pipeline_external_id, {})
-                if item is GONE:
+                if item is None:
                     gone.append(run)
                 else:
                     found.append(item)
@@ -211,12 +210,12 @@ class RestApi:
                 detailed.append(item)
                 continue
             found = self._read(run_id, "", parameters)
-            if found is not GONE:
+            if found is not None:
                 detailed.append({**item, **found})
         return detailed
 
-    def _read(self, run_id: str, pipeline_id: str, parameters: Mapping[str, str]) -> Payload:
-        """Return one run as it is now, ``GONE`` where the vendor says that there is none of this id."""
+    def _read(self, run_id: str, pipeline_id: str, parameters: Mapping[str, str]) -> Payload | None:
+        """Return one run as it is now, None where the vendor says that there is none of this id."""
         get = self._source.get
         if get is None:
             raise SourceError("bad_configuration", "get is not configured")
@@ -229,10 +228,10 @@ class RestApi:
             answer = self._ask(path, {name: value for name, value in query.items() if value}, missing_ok=True)
         except SourceError as error:
             if get.gone and error.code == "refused" and get.gone in error.detail:
-                return GONE
+                return None
             raise
         if answer.status in {404, 410}:
-            return GONE
+            return None
         item = get.item.find(answer.data)
         if not isinstance(item, dict):
             raise SourceError("bad_answer", f"GET {path[:300]}: no run is found in the answer; check get.item")
@@ -254,9 +253,10 @@ class RestApi:
     def _name_of(self, pipeline_id: str | None) -> str | None:
         if pipeline_id is None:
             return None
-        is_old = self._names_at is None or clock.now() - self._names_at > NAMES_LAST
-        if pipeline_id not in self._names and is_old:
-            self._names_at = clock.now()
+        now = clock.now()
+        last = NAMES_LAST if pipeline_id in self._names else NAMES_SOUGHT
+        if self._names_at is None or now - self._names_at > last:
+            self._names_at = now
             try:
                 self._names = self._load_names()
             except SourceError as error:

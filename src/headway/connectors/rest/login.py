@@ -1,6 +1,6 @@
 """How a rest source says who it is: the standard headers, headers of a template, or a short-lived token.
 
-``api.py`` hands ``Login`` to its connection, which asks it at first and again when a request is refused. Rule not to
+``api.py`` hands ``headers_for`` to its connection, which asks it at first and again when a request is refused. Rule not to
 break: a credential goes into a header or the body of the token request, and into no message
 (``tests/connectors/rest/test_api.py``).
 """
