@@ -1,8 +1,9 @@
 """The API of sources: how far each is read, and what is wrong with it. They are configured in a file, not here."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
+from fastapi import Path
 
 from headway.access.gate import Caller, router
 from headway.connectors import queries, service
@@ -36,7 +37,11 @@ async def list_sources(
 
 
 @routes.get("/sources/{name}")
-async def get_source(name: str, connection: Connection, caller: Caller) -> SourceView:
+async def get_source(
+    name: Annotated[str, Path(description="name of the source in the configuration")],
+    connection: Connection,
+    caller: Caller,
+) -> SourceView:
     """Return one source by its name."""
     row = await service.get_source(connection, name=name, principal=caller)
     return SourceView.of(row, now=clock.now())

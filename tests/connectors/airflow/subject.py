@@ -27,7 +27,7 @@ from tests.connectors.subject import FakeRuns
 
 DATA = Path(__file__).parents[2] / "data" / "airflow"
 TOKEN, USER, PASSWORD = "static-credential-of-airflow", "headway", "password-of-airflow"
-TOKEN_ENV, PASSWORD_ENV = "HEADWAY_TESTED_AIRFLOW_TOKEN", "HEADWAY_TESTED_AIRFLOW_PASSWORD"
+TOKEN_ENV, PASSWORD_ENV = "HEADWAY_TEST_AIRFLOW_TOKEN", "HEADWAY_TEST_AIRFLOW_PASSWORD"
 # airflow.utils.state.DagRunState
 WORDS: Mapping[str, Status] = {
     "queued": Status.QUEUED,

@@ -22,7 +22,7 @@ from tests.connectors.platform import Asked, Reply
 from tests.connectors.subject import FakeRuns
 
 DATA = Path(__file__).parents[2] / "data" / "dagster"
-TOKEN, TOKEN_ENV = "user:static-token-of-dagster", "HEADWAY_TESTED_DAGSTER_TOKEN"
+TOKEN, TOKEN_ENV = "user:static-token-of-dagster", "HEADWAY_TEST_DAGSTER_TOKEN"
 LOCATION = "shop.py"
 # DagsterRunStatus, of Dagster 1.13
 WORDS: Mapping[str, Status] = {

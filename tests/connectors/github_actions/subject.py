@@ -22,7 +22,7 @@ from tests.connectors.platform import Asked, Reply
 from tests.connectors.subject import FakeRuns
 
 RECORDINGS = Path(__file__).parents[3].parent / "shared" / "recordings" / "github_actions"
-TOKEN, TOKEN_ENV = "github_pat_of_nobody_in_particular", "HEADWAY_TESTED_GITHUB_TOKEN"
+TOKEN, TOKEN_ENV = "github_pat_of_nobody_in_particular", "HEADWAY_TEST_GITHUB_TOKEN"
 HOME, HOME_ID = "acme/data", 4711
 SEARCH_ROWS = 1_000
 # https://docs.github.com/rest/actions/workflow-runs: what a run is while it is not completed, and how it completed.

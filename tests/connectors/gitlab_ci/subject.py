@@ -21,7 +21,7 @@ from tests.connectors.platform import Asked, Reply
 from tests.connectors.subject import FakeRuns
 
 RECORDINGS = Path(__file__).parents[3].parent / "shared" / "recordings" / "gitlab"
-TOKEN, TOKEN_ENV = "glpat-of-nobody-at-all", "HEADWAY_TESTED_GITLAB_TOKEN"
+TOKEN, TOKEN_ENV = "glpat-of-nobody-at-all", "HEADWAY_TEST_GITLAB_TOKEN"
 GROUP = "acme"
 # https://docs.gitlab.com/api/pipelines: status; and what GitLab itself counts as one (Ci::HasStatus)
 WORDS: Mapping[str, Status] = {
