@@ -24,7 +24,8 @@ from headway.health import due
 log = structlog.get_logger()
 
 MOST_SECONDS = 60.0
-# So many sources are read at a time; each waits for its platform most of the while.
+# So many sources are read at a time; each waits for its platform most of the while. Half of the lanes are for those
+# that did not fail last: a few that hang hold up nobody else.
 SYNC_LANES = 4
 SYNC_LOOK_SECONDS = 1.0
 # Connections of a worker: a transaction and a renewal of its claim for each lane, and one for the steps.
@@ -50,8 +51,9 @@ async def work(
         for step in steps:
             group.create_task(_repeat(step.name, partial(tick, database, step), step.every_seconds, stop))
         if syncer is not None:
-            for lane in range(SYNC_LANES):
-                group.create_task(_repeat(f"sync_sources_{lane + 1}", syncer.sync_due, SYNC_LOOK_SECONDS, stop))
+            for lane in range(1, SYNC_LANES + 1):
+                run = partial(syncer.sync_due, only_healthy=lane > SYNC_LANES // 2)
+                group.create_task(_repeat(f"sync_sources_{lane}", run, SYNC_LOOK_SECONDS, stop))
             await stop.wait()
             syncer.halt()
 

@@ -404,6 +404,19 @@ async def test_worker_reads_what_is_due_in_the_order_of_waiting(database: Databa
     assert state(db, "one")["last_started_at"] == started
 
 
+async def test_lane_for_healthy_sources_leaves_failing_ones_alone(
+    database: Database, db: Db, platform: Platform
+) -> None:
+    engine = syncer(database, configured(platform, "one"), configured(platform, "two"))
+    await engine.register()
+    db.execute("UPDATE sources SET failures = 3, next_try_at = now() - interval '1 hour' WHERE name = 'one'")
+    assert await engine.sync_due(only_healthy=True)
+    assert (state(db, "one")["last_started_at"], state(db, "two")["last_started_at"] is None) == (None, False)
+    assert not await engine.sync_due(only_healthy=True)
+    assert await engine.sync_due()
+    assert state(db, "one")["failures"] == 0
+
+
 async def test_clock_of_the_source_that_is_behind_ours_hides_nothing(
     database: Database, db: Db, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +427,20 @@ async def test_clock_of_the_source_that_is_behind_ours_hides_nothing(
     )
     await sync(database, source)
     assert clock.now() - state(db)["watermark"] >= behind
+
+
+async def test_watermark_of_a_clock_that_was_ahead_hides_nothing(
+    database: Database, db: Db, platform: Platform
+) -> None:
+    source = configured(platform)
+    run = add_live(platform)
+    await sync(database, source)
+    db.execute("UPDATE sources SET watermark = now() + interval '1 hour'")
+    platform.change(run, word="DONE", started_at=ago(hours=2), finished_at=ago(minutes=20), updated_at=ago(minutes=20))
+    (new,) = add_runs(platform, 1, days=0)
+    await sync(database, source)
+    assert {stored(db)[name]["status"] for name in (run, new)} == {"success"}
+    assert state(db)["watermark"] <= clock.now()
 
 
 async def test_daily_sweep_finds_what_changed_without_a_trace(database: Database, db: Db, platform: Platform) -> None:

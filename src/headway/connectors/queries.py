@@ -76,13 +76,22 @@ async def retire_others(connection: AsyncConnection, *, names: Sequence[str], no
 
 
 async def claim_next(
-    connection: AsyncConnection, *, names: Sequence[str], claim: UUID, now: datetime, until: datetime, only_due: bool
+    connection: AsyncConnection,
+    *,
+    names: Sequence[str],
+    claim: UUID,
+    now: datetime,
+    until: datetime,
+    only_due: bool,
+    only_healthy: bool,
 ) -> sa.Row[Any] | None:
-    """Claim the source that has waited longest of these, and return its row; None where none is free (or due)."""
+    """Claim the source that has waited longest of these, and return its row; None where none is free (due, healthy)."""
     free = sa.or_(_sources.c.claimed_until.is_(None), _sources.c.claimed_until < now)
     wanted = sa.select(_sources.c.name).where(_sources.c.name.in_(list(names)), free)
     if only_due:
         wanted = wanted.where(_sources.c.next_try_at <= now)
+    if only_healthy:
+        wanted = wanted.where(_sources.c.failures == 0)
     first = wanted.order_by(_sources.c.next_try_at, _sources.c.name).limit(1).with_for_update(skip_locked=True)
     statement = (
         sa.update(_sources)

@@ -112,23 +112,35 @@ class Syncer:
                 await queries.retire_others(connection, names=list(self._sources), now=clock.now())
         self._is_registered = True
 
-    async def sync_due(self) -> bool:
-        """Sync the source that is due first, if any; False where none is. A step of the worker."""
+    async def sync_due(self, *, only_healthy: bool = False) -> bool:
+        """Sync the source that is due first, if any; False where none is. A lane of the worker.
+
+        ``only_healthy`` leaves those alone that failed last: one that hangs may hold a lane for minutes.
+        """
         if not self._is_registered:
             await self.register(retire_others=True)
-        return await self._sync(list(self._sources), only_due=True, since=None) is not None
+        names = list(self._sources)
+        return await self._sync(names, since=None, only_due=True, only_healthy=only_healthy) is not None
 
     async def sync(self, name: str, *, since: datetime | None = None) -> Result | None:
         """Sync one source now, with its history back to ``since`` where given; None while another process reads it."""
-        return await self._sync([name], only_due=False, since=since)
+        return await self._sync([name], since=since, only_due=False, only_healthy=False)
 
-    async def _sync(self, names: Sequence[str], *, only_due: bool, since: datetime | None) -> Result | None:
+    async def _sync(
+        self, names: Sequence[str], *, since: datetime | None, only_due: bool, only_healthy: bool
+    ) -> Result | None:
         claim, now = uuid.uuid4(), clock.now()
         if self._stop.is_set():
             return None
         async with self._database.transaction() as connection:
             row = await queries.claim_next(
-                connection, names=names, claim=claim, now=now, until=now + CLAIM, only_due=only_due
+                connection,
+                names=names,
+                claim=claim,
+                now=now,
+                until=now + CLAIM,
+                only_due=only_due,
+                only_healthy=only_healthy,
             )
         if row is None:
             return None
@@ -229,7 +241,7 @@ class _Reading:
         """Read what changed, then what we hold as unfinished; with the last of it the watermark moves."""
         started = self._caught_up_at = clock.now()
         met: set[tuple[str | None, str]] = set()
-        changed = connector.changed((self._watermark or started) - OVERLAP)
+        changed = connector.changed(_since(self._watermark, started))
         async with aclosing(reader.read(changed, self._stop)) as chunks:
             async for chunk in chunks:
                 met.update(_unfinished(chunk))
@@ -348,6 +360,13 @@ def pause_after(failures: int, *, interval: timedelta, asked_seconds: float | No
     jittered: timedelta = grown * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, guards nothing
     asked = timedelta(seconds=min(asked_seconds or 0.0, 86_400.0))
     return max(jittered, asked)
+
+
+def _since(watermark: datetime | None, started: datetime) -> datetime:
+    """Return from when on changes are asked for; a watermark that lies ahead was made by a clock that has been set back."""
+    if watermark is not None and watermark > started:
+        return started - MOST_CLOCK_LAG
+    return (watermark or started) - OVERLAP
 
 
 def _unfinished(chunk: Chunk) -> Iterator[tuple[str | None, str]]:

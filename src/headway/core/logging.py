@@ -52,6 +52,8 @@ def configure(level: str, style: str) -> None:
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
         logger.setLevel(logging.WARNING)
+    # It logs each query that is sent to a platform, and what stands in it is nobody's business.
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
