@@ -332,6 +332,23 @@ async def test_stop_in_the_middle_loses_nothing_and_the_next_sync_goes_on(
     assert read_twice == 0, "what was read is not read again"
 
 
+async def test_stop_does_not_wait_for_a_platform_that_hangs(database: Database, db: Db, platform: Platform) -> None:
+    source = configured(platform)
+    engine = syncer(database, source)
+    await engine.register()
+    platform.trouble.append(Reply(200, {"runs": []}, delay_seconds=8))
+    reading = asyncio.create_task(engine.sync(source.name))
+    while not platform.asked:  # noqa: ASYNC110 - it is asked from a thread
+        await asyncio.sleep(0.01)
+    engine.halt()
+    done, _ = await asyncio.wait({reading}, timeout=5)
+    assert done, "it waits for the answer"
+    result = reading.result()
+    assert result is not None
+    assert result.is_stopped
+    assert state(db)["claim"] is None
+
+
 async def test_database_that_goes_away_in_the_middle_loses_nothing(
     database: Database, db: Db, platform: Platform
 ) -> None:

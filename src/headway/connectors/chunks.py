@@ -5,9 +5,10 @@ One odd run never loses its page: it is counted, and the first few are logged. U
 """
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,6 +24,9 @@ from headway.runs.observation import RunObservation
 CHUNK_RUNS = 1000
 CHUNK_SECONDS = 1.0
 LOGGED = 3
+
+# So often a wait for the platform looks whether the process is to stop.
+LOOK_SECONDS = 0.2
 
 log = structlog.get_logger()
 
@@ -56,20 +60,24 @@ class ChunkReader:
             SourceError: the source cannot be read.
             StoppedError: the process is told to stop.
         """
-        ahead = asyncio.create_task(asyncio.to_thread(self._take, pages))
+        ahead = _in_thread(self._take, pages)
         try:
             while True:
-                chunk = await ahead
+                while not ahead.done():
+                    await asyncio.wait({ahead}, timeout=LOOK_SECONDS)
+                    if stop.is_set():
+                        raise StoppedError
+                chunk = ahead.result()
                 if not chunk.is_last:
-                    ahead = asyncio.create_task(asyncio.to_thread(self._take, pages))
+                    ahead = _in_thread(self._take, pages)
                 yield chunk
                 if chunk.is_last:
                     return
-                if stop.is_set():
-                    raise StoppedError
         finally:
-            await asyncio.wait({ahead})
-            if ahead.done() and not ahead.cancelled():
+            # A process that stops does not wait for a platform that hangs: what the thread still reads is stored by nobody.
+            while not (ahead.done() or stop.is_set()):
+                await asyncio.wait({ahead}, timeout=LOOK_SECONDS)
+            if ahead.done():
                 ahead.exception()  # seen, so that nobody is told of it twice
 
     def _take(self, pages: Iterator[Page]) -> Chunk:
@@ -111,3 +119,29 @@ class ChunkReader:
         self._logged += 1
         if self._logged <= LOGGED:
             log.warning("source_run_odd", source=self._source.name, reason=reason, exc_info=error)
+
+
+def _in_thread(work: Callable[[Iterator[Page]], Chunk], pages: Iterator[Page]) -> asyncio.Future[Chunk]:
+    """Run a piece of reading in a thread of its own, which does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Chunk] = loop.create_future()
+
+    def settle(chunk: Chunk | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if chunk is not None:
+            future.set_result(chunk)
+        else:
+            future.set_exception(error or RuntimeError("nothing was read"))
+
+    def run() -> None:
+        outcome: tuple[Chunk | None, BaseException | None]
+        try:
+            outcome = work(pages), None
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+            outcome = None, error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="read-source", daemon=True).start()
+    return future
